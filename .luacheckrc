@@ -1,0 +1,7 @@
+-- Every Lua at once: what differs between them is asked for at run time.
+std = "max"
+max_line_length = 120
+-- A method keeps its signature, used or not.
+self = false
+unused_secondaries = false
+files["spec"] = { std = "+busted" }

@@ -1,0 +1,258 @@
+# netstack: `make help` lists what can be made.
+#
+# Two passes. The first one sees that tools, headers and lwIP's sources are there and may install or fetch them,
+# so what it finds is not known when this file is read. It then calls make again with what it found (LWIP_TREE,
+# LUA_INCDIR), and that second pass compiles. Only the second has rules for files.
+
+LUA ?= lua5.4
+LUAS := lua5.1 lua5.2 lua5.3 lua5.4 luajit
+ifeq ($(origin CC),default)
+  CC := gcc
+endif
+CFLAGS ?= -O2 -g
+PREFIX ?= /usr/local
+# Sanitizers, as the compiler names them: SAN=address,undefined or SAN=thread.
+SAN ?=
+# WERROR=1 makes warnings errors; V=1 shows whole commands; SETUP=no never installs a package.
+WERROR ?=
+V ?=
+# What runs the interpreter in `make test`, valgrind for example, and what busted is told.
+RUNNER ?=
+BUSTED_ARGS ?=
+
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+VERSION := $(shell sed -n 's/^return "\(.*\)"$$/\1/p' lua/netstack/version.lua)
+# A path or another name (luarocks gives both) is asked what it is.
+LUA_NAME := $(or $(filter $(LUAS),$(notdir $(LUA))),$(shell $(LUA) -e \
+  'print(jit and "luajit" or "lua" .. _VERSION:match("%d%.%d"))' 2>/dev/null),$(notdir $(LUA)))
+ifeq ($(filter $(LUAS),$(LUA_NAME)),)
+  $(error LUA=$(LUA) is none of $(LUAS), and cannot be run to tell which it is)
+endif
+LUA_VERSION := $(if $(filter luajit,$(LUA_NAME)),5.1,$(LUA_NAME:lua%=%))
+
+# Another compiler or sanitizer has a folder of its own, so that changing to and fro compiles nothing twice.
+# Whatever else changes is noticed by the stamps of the second pass.
+comma := ,
+cc_name := $(notdir $(firstword $(CC)))
+variant := $(addprefix -,$(filter-out cc gcc,$(cc_name)) $(subst $(comma),-,$(SAN)))
+variant := $(subst $() ,,$(variant))
+BUILD := build/$(LUA_NAME)$(variant)$(if $(WERROR),-werror)
+LWIP_BUILD := build/lwip$(variant)
+CORE := $(BUILD)/netstack/core.so
+
+san_flags := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+
+ifndef LWIP_TREE
+# ---------------------------------------------------------------------------------------------- the first pass
+
+# Whoever names the headers (luarocks) has set up the machine and wants nothing installed.
+need := $(if $(LUA_INCDIR),SETUP=no) LUA="$(LUA)" LD="$(LD)" .build/need
+# Read in a recipe: only there does MAKEFLAGS tell whether -j was given.
+jobs = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 1))
+
+# $(call compile,NEEDED,FILES[,VARIABLES]): the second pass. The lock is for two makes at once in one tree, which share
+# lwIP's objects.
+compile = $(need) ld $(1) && mkdir -p build && tree=$$(.build/fetch-lwip) && incdir=$$($(need) -I $(LUA_NAME)) && \
+  flock $(LWIP_BUILD).lock $(MAKE) $(jobs) LWIP_TREE="$$tree" LUA_INCDIR="$$incdir" $(2) $(3)
+
+environment = LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;' LUA_CPATH='$(CURDIR)/$(BUILD)/?.so;;'
+# The interpreter is not instrumented, so the sanitizer's library has to be there before it.
+preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)")
+
+.PHONY: all demo test test-all test-threads lint docs bench dist install env clean help
+.NOTPARALLEL:
+
+all: ## build for LUA=lua5.1|lua5.2|lua5.3|lua5.4|luajit (default lua5.4) under build/<lua>/
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(CORE))
+
+demo: all ## two stacks in one process move files over a pipe with LuaSocket's socket.http
+	@$(need) socket
+	$(environment) $(preload) $(LUA) examples/demo.lua
+
+test: all ## run the specs with LUA; BUSTED_ARGS=... goes to busted
+	@$(need) busted
+	$(environment) $(preload) $(RUNNER) $(LUA) "$$(command -v busted)" $(BUSTED_ARGS)
+	@$(if $(and $(wildcard spec/threads.c),$(filter lua5.4,$(LUA_NAME)),$(filter gcc cc,$(cc_name)), \
+	  $(if $(SAN)$(RUNNER)$(BUSTED_ARGS),,yes)),$(MAKE) test-threads)
+
+test-threads: ## run spec/threads.c under ThreadSanitizer, where that works (lua5.4; part of `test`)
+	@$(need) $(firstword $(CC))
+	@probe='$(CC) -fsanitize=thread -x c - -o build/tsan-probe'; mkdir -p build; \
+	if ! echo 'int main(void) { return 0; }' | $$probe; then \
+	  echo 'test-threads: skipped, $(CC) has no ThreadSanitizer'; exit 0; \
+	elif build/tsan-probe 2>/dev/null; then runner=; \
+	elif setarch -R build/tsan-probe 2>/dev/null; then runner='setarch -R'; \
+	else echo 'test-threads: skipped, ThreadSanitizer does not run on this machine'; exit 0; fi; \
+	$(MAKE) SAN=thread LUA=lua5.4 RUNNER="$$runner" run-threads
+
+.PHONY: run-threads
+run-threads:
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(BUILD)/threads,LUA_LIBS="$$(.build/need -l $(LUA_NAME))")
+	$(environment) $(RUNNER) $(BUILD)/threads
+
+test-all: ## run the specs with all five interpreters; says which it skipped and why
+	@failed=; report=; for lua in $(LUAS); do \
+	  echo "== $$lua"; \
+	  if ! why=$$(LUA=$$lua .build/need $(firstword $(CC)) ld $$lua busted 2>&1); then \
+	    echo "$$why"; report="$$report$$lua: skipped, it or what its tests need is missing (see above)\n"; \
+	  elif $(MAKE) test LUA=$$lua; then report="$$report$$lua: passed\n"; \
+	  else report="$$report$$lua: FAILED\n"; failed=1; fi; \
+	done; printf "\n$$report"; test -z "$$failed"
+
+lint: ## luacheck, warnings as errors with gcc and clang, nothing writable outside the image, scripts parse
+	@for script in $(filter-out %.lua,$(wildcard .build/*)); do sh -n "$$script" || exit 1; done; bash -n .ci/run
+	@$(need) luacheck gcc clang $(LUA_NAME)
+	luacheck $(if $(CI),--no-color) $(wildcard lua spec examples bench .build/*.lua) $(wildcard rockspec/*.rockspec)
+	@for cc in gcc clang; do $(MAKE) lint-compile LUA="$(LUA)" CC=$$cc WERROR=1 || exit 1; done
+	@for lua in $(filter-out $(LUA_NAME),$(LUAS)); do \
+	  if LUA=$$lua SETUP=no .build/need $$lua 2>/dev/null; then $(MAKE) lint-compile LUA=$$lua CC=gcc WERROR=1 || exit 1; \
+	  else echo "lint: $$lua skipped, it or its headers are missing"; fi; \
+	done
+	@.build/check-image build/lwip/lwip.o build/lwip-clang/lwip.o
+
+# The threads' test and the bench driver, which know one Lua or none, count as ours: their warnings are errors, too.
+programs := $(if $(filter lua5.4,$(LUA_NAME)),$(wildcard spec/*.c bench/*.c))
+.PHONY: lint-compile
+lint-compile:
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(CORE) $(programs:%.c=$(BUILD)/%.o))
+	@exported=$$(readelf --dyn-syms -W $(CORE) | \
+	    awk '$$5 ~ /GLOBAL|WEAK|UNIQUE/ && $$6 == "DEFAULT" && $$7 != "UND" && $$8 !~ /^luaopen_/ { print $$8 }'); \
+	  test -z "$$exported" || { echo "$(CORE) exports more than luaopen_*:" $$exported >&2; exit 1; }
+
+docs: ## the reference of C and Lua, as HTML, in build/docs
+	@$(need) ldoc $(LUA_NAME)
+	@rm -rf build/docs build/docs-source && mkdir -p build/docs-source
+	@$(LUA) .build/ldoc-source.lua build/docs-source $$(find lua -name '*.lua') $(wildcard src/*.c)
+	ldoc -c .ldoc.lua .
+
+bench: ## measure netstack on lua5.4 and luajit, lwIP driven from C, LuaSocket on loopback
+	@$(MAKE) all LUA=luajit
+	@$(MAKE) run-bench LUA=lua5.4
+
+.PHONY: run-bench
+run-bench: all
+	@$(need) socket
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),build/bench/driver)
+	$(environment) $(LUA) bench/run.lua
+
+dist: ## release archive and build/dist/netstack-<version>-1.src.rock, both with lwIP inside
+	@$(need) zip
+	@tree=$$(.build/fetch-lwip) && .build/dist "$(VERSION)" "$$tree"
+
+# luarocks gives the three INST_ folders; by hand, PREFIX (and DESTDIR, for packagers) is enough.
+INST_LUADIR ?= $(PREFIX)/share/lua/$(LUA_VERSION)
+INST_LIBDIR ?= $(PREFIX)/lib/lua/$(LUA_VERSION)
+INST_DOCDIR ?= $(PREFIX)/share/doc/netstack
+
+install: all ## install for LUA under PREFIX (/usr/local), behind DESTDIR if given
+	@mkdir -p "$(DESTDIR)$(INST_LUADIR)" "$(DESTDIR)$(INST_LIBDIR)/netstack" "$(DESTDIR)$(INST_DOCDIR)"
+	@cd lua && find netstack -name '*.lua' -exec install -D -m 644 {} "$(DESTDIR)$(INST_LUADIR)/{}" \;
+	@install -m 755 $(CORE) "$(DESTDIR)$(INST_LIBDIR)/netstack/core.so"
+	@install -m 644 LICENSE $(wildcard README.md CHANGELOG.md) "$(DESTDIR)$(INST_DOCDIR)/"
+	@tree=$$(.build/fetch-lwip) && install -m 644 "$$tree/COPYING" "$(DESTDIR)$(INST_DOCDIR)/LICENSE.lwip"
+	@echo "installed for $(LUA_NAME): $(DESTDIR)$(INST_LUADIR)/netstack, $(DESTDIR)$(INST_LIBDIR)/netstack/core.so"
+
+env: ## print LUA_PATH and LUA_CPATH of the build tree: eval "$(make env LUA=luajit)"
+	@$(MAKE) all >&2
+	@printf 'export %s\n' $(foreach v,$(environment),"$(v)")
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | awk -F'\t' '{ printf "  make %-13s %s\n", $$1, $$2 }'
+
+else
+# --------------------------------------------------------------------------------------------- the second pass
+
+quiet := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2))
+
+# $(stamp): rewrites its target when the text differs from last time; what depends on it is then made anew.
+define stamp
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(strip $(text))' | cmp -s - $@ || printf '%s\n' '$(strip $(text))' > $@
+endef
+.PHONY: FORCE
+
+# lwIP: one relocatable object. The linker script gathers what is writable, --wrap redirects the calls we look at.
+LWIPDIR := $(LWIP_TREE)/src
+include $(LWIPDIR)/Filelists.mk
+LWIP_O := $(LWIP_BUILD)/lwip.o
+lwip_sources := $(COREFILES) $(CORE4FILES) $(CORE6FILES)
+lwip_objects := $(lwip_sources:$(LWIPDIR)/%.c=$(LWIP_BUILD)/%.o) $(LWIP_BUILD)/port.o
+
+pic := -fPIC -fvisibility=hidden -fno-common
+includes := -Isrc/lwip -isystem $(LWIPDIR)/include
+# An instrumented global is padded and registered by address, and would not survive being saved and loaded.
+# The undefined-behaviour checks are for our code: lwIP's own findings are nothing we can edit away.
+lwip_san := $(filter-out undefined,$(subst $(comma), ,$(SAN)))
+lwip_san_flags := $(if $(lwip_san),-fsanitize=$(subst $() ,$(comma),$(lwip_san)) -fno-omit-frame-pointer) \
+  $(if $(filter address,$(lwip_san)),$(if $(findstring clang,$(cc_name)),-mllvm -asan-globals=0,--param asan-globals=0))
+lwip_cc := $(CC) $(CFLAGS) $(pic) $(lwip_san_flags) $(includes) -MMD -MP -w
+wrapped := tcp_input udp_input raw_input memp_malloc memp_free
+
+$(LWIP_BUILD)/flags: text = $(lwip_cc) $(lwip_objects)
+$(LWIP_BUILD)/flags: FORCE
+	$(stamp)
+
+$(LWIP_BUILD)/port.o: src/lwip/port.c $(LWIP_BUILD)/flags
+	$(call say,CC,$<)
+	$(quiet)$(lwip_cc) -c $< -o $@
+
+$(LWIP_BUILD)/%.o: $(LWIPDIR)/%.c $(LWIP_BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,lwip/$*.c)
+	$(quiet)$(lwip_cc) -c $< -o $@
+
+$(LWIP_O): $(lwip_objects) src/lwip/image.ld .build/check-image $(MAKEFILE_LIST)
+	$(call say,LD,$@)
+	$(quiet)$(LD) -r -T src/lwip/image.ld $(wrapped:%=--wrap=%) $(lwip_objects) -o $@
+	@.build/check-image $@
+
+# Ours.
+core_objects := $(patsubst src/%.c,$(BUILD)/src/%.o,$(sort $(wildcard src/*.c)))
+warnings := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(WERROR),-Werror)
+core_cc := $(CC) -std=c99 -D_GNU_SOURCE $(CFLAGS) $(pic) $(warnings) $(san_flags) -pthread \
+  -Isrc $(includes) -isystem $(LUA_INCDIR) -MMD -MP
+# Under a sanitizer the library stays mapped after lua_close, or its reports would have no names.
+nodelete := -Wl,-z,nodelete
+link := $(CC) $(CFLAGS) $(san_flags) -pthread -Wl,-z,start-stop-visibility=hidden $(if $(SAN),$(nodelete)) $(LDFLAGS)
+
+$(BUILD)/flags: text = $(core_cc)
+$(BUILD)/flags: FORCE
+	$(stamp)
+
+$(BUILD)/objects: text = $(link) $(core_objects)
+$(BUILD)/objects: FORCE
+	$(stamp)
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(quiet)$(core_cc) -c $< -o $@
+
+# Undefined symbols are allowed: Lua's come from the interpreter.
+$(CORE): $(core_objects) $(LWIP_O) $(BUILD)/objects
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(quiet)$(link) -shared $(core_objects) $(LWIP_O) -o $@
+
+# A program of its own, for a sanitizer that must be there from the start. It has the core twice over: linked in,
+# and as a library for whoever asks package.cpath.
+$(BUILD)/threads: $(BUILD)/spec/threads.o $(core_objects) $(LWIP_O) $(BUILD)/objects $(CORE)
+	$(call say,LD,$@)
+	$(quiet)$(link) $< $(core_objects) $(LWIP_O) $(LUA_LIBS) -lm -ldl -o $@
+
+build/bench/driver: $(BUILD)/bench/driver.o $(LWIP_O)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(quiet)$(link) $^ -o $@
+
+-include $(shell find $(BUILD) $(LWIP_BUILD) -name '*.d' 2>/dev/null)
+endif

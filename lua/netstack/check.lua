@@ -1,0 +1,68 @@
+--- Checks of what users give: options by a table of rules, and the errors that name what is wrong.
+-- @module netstack.check
+
+local error, format, pairs, tostring, type = error, string.format, pairs, tostring, type
+
+local M = {}
+
+--- Raises "bad argument #n to 'name' (why)" in the name of the function that the user called.
+-- @tparam integer n not counting self
+-- @tparam string name
+-- @tparam string why
+-- @tparam[opt=3] integer level 3 is the caller of the function that calls this
+function M.bad(n, name, why, level)
+  error(format("bad argument #%d to '%s' (%s)", n, name, why), level or 3)
+end
+
+--- A rule: an integer in a range.
+function M.integer(least, most)
+  return function(value)
+    if type(value) ~= "number" then return "number expected, got " .. type(value) end
+    if value % 1 ~= 0 then return "number has no integer representation" end
+    if value < least or value > most then return format("out of range: %.0f to %.0f", least, most) end
+  end
+end
+
+--- A rule: a value of one type.
+function M.of_type(expected)
+  return function(value)
+    if type(value) ~= expected then return expected .. " expected, got " .. type(value) end
+  end
+end
+
+--- A rule: one of some strings.
+function M.one_of(...)
+  local choices = { ... }
+  return function(value)
+    for _, choice in ipairs(choices) do
+      if value == choice then return end
+    end
+    return "'" .. table.concat(choices, "' or '") .. "' expected, got " .. tostring(value)
+  end
+end
+
+--- Checks a table of options; nil is an empty one.
+-- @tparam table|nil options
+-- @tparam table rules name -> function(value) that returns why the value will not do
+-- @tparam integer n the argument's position
+-- @tparam string name the function's
+-- @treturn table options
+function M.options(options, rules, n, name)
+  if options == nil then return {} end
+  if type(options) ~= "table" then M.bad(n, name, "table expected, got " .. type(options), 4) end
+  local wrong, why -- the first by name: an error does not depend on the order of pairs
+  for key, value in pairs(options) do
+    local text = tostring(key)
+    local rule = rules[key]
+    local complaint
+    if not rule then complaint = "unknown option '" .. text .. "'" else complaint = rule(value) end
+    if complaint and (not wrong or text < wrong) then
+      wrong = text
+      why = rule and "option '" .. text .. "': " .. complaint or complaint
+    end
+  end
+  if why then M.bad(n, name, why, 4) end
+  return options
+end
+
+return M

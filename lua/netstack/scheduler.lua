@@ -1,0 +1,282 @@
+--- Tasks and time: `netstack.run` and what belongs to it, and `wait`, the one place in which sockets wait.
+--
+-- A wait goes, in this order, to the function installed by `waiting`; to the loop by a yield, when the caller is a task
+-- that can yield; else to the same loop, driven from within ("in place"). Outside run the loop is one without tasks,
+-- whose time goes on from call to call until a run begins.
+--
+-- Decisions where the contract is silent: an error ends the run at once unless a task waits in `join` for it at that
+-- moment; cancelling a task that has ended is `false`; `sleep` returns 1; a task woken by a join that failed and then
+-- cancelled leaves the error to nobody, so it ends the run; tasks that only poll with `sleep(0)` on a virtual clock
+-- cannot hold time still for ever.
+-- @module netstack.scheduler
+
+local core = require "netstack.core"
+local loops = require "netstack.loop"
+local protected = require "netstack.protected"
+local report = require "netstack.report"
+local tasks = require "netstack.task"
+local waiters = require "netstack.waiter"
+
+local can_yield, yield = protected.can_yield, protected.yield
+local await_ticket, read_clock, drive = waiters.await_ticket, loops.clock, loops.drive
+local check_time, PARKED = tasks.check_time, loops.PARKED
+local error, format, pcall, tostring, type = error, string.format, pcall, tostring, type
+local unpack = table.unpack or unpack -- luacheck: ignore 143
+
+local M = {}
+
+local current -- the loop of the run that is on
+local outer -- the loop that serves calls outside run; nil until the first of them
+local spare -- its waiter; nil while that is in use
+local installed -- the function given to `waiting`
+
+-- The loop outside run.
+local function outside()
+  if not outer then
+    core.run_begin()
+    outer = loops.new(nil, nil)
+    outer.outside = true
+  end
+  loops.adapt(outer)
+  return outer
+end
+
+local function bad(n, name, why)
+  error(format("bad argument #%d to '%s' (%s)", n, name, why), 3)
+end
+
+-- The first argument of run, spawn and daemon.
+local function check_function(fn, name, level)
+  if type(fn) ~= "function" then
+    error(format("bad argument #1 to '%s' (function expected, got %s)", name, type(fn)), level)
+  end
+end
+
+local OPTIONS = {
+  clock = function(value)
+    if value ~= "virtual" and value ~= "real" and type(value) ~= "function" then
+      return "'virtual', 'real' or a function expected, got " .. tostring(value)
+    end
+  end,
+  timeout = check_time,
+  linger = check_time,
+  seed = function(value)
+    if type(value) ~= "number" then return "integer expected, got " .. type(value) end
+    if value % 1 ~= 0 then return "integer expected, got " .. format("%.14g", value) end
+  end,
+}
+
+-- Why `opts` are none of run; nil when they are.
+local function check_options(opts)
+  if type(opts) ~= "table" then return "table expected, got " .. type(opts) end
+  local unknown
+  for key in pairs(opts) do
+    local name = tostring(key)
+    -- The least of them, so that the error does not depend on the order of pairs.
+    if not OPTIONS[key] and (not unknown or name < unknown) then unknown = name end
+  end
+  if unknown then return "unknown option '" .. unknown .. "'" end
+  for _, key in ipairs { "clock", "linger", "seed", "timeout" } do
+    local why = opts[key] ~= nil and OPTIONS[key](opts[key])
+    if why then return "option '" .. key .. "': " .. why end
+  end
+end
+
+-- Goes on with the loop of a run until all ordinary tasks have ended, or something ends it before.
+local function attend(loop, linger)
+  local outcome = loops.turn(loop, nil)
+  if outcome == "deadlock" then
+    loops.fail(loop, report.make(loop, "deadlock: every task waits and nothing is pending"))
+  elseif outcome == "timeout" then
+    loops.fail(loop, loops.timeout_report(loop))
+  end
+  loops.drop_all(loop)
+  if loop.failed or linger == 0 or core.unsettled() == 0 then return end
+  -- Its end by time is no failure here, so neither is a time limit of the run.
+  local limit = read_clock(loop) + linger
+  if not loop.limit or limit < loop.limit then loop.limit = limit end
+  loop.lingering, loop.halted = true, false
+  loops.turn(loop, nil)
+end
+
+--- Runs `fn` as a task until it and every task it spawned have ended, driving every stack; then waits, at most
+-- `opts.linger` seconds, until what closed connections had to send is acknowledged.
+-- @tparam function fn
+-- @tparam[opt] table opts `clock` ("virtual", "real" or a function), `timeout`, `seed`, `linger` (5)
+-- @param ... arguments of fn
+-- @return what fn returned; raises the first error that no task joined, and reports that start "deadlock:", "timeout:"
+---@param fn function
+---@param opts? { clock?: "virtual"|"real"|(fun(): number), timeout?: number, seed?: integer, linger?: number }
+---@return any ...
+function M.run(fn, opts, ...)
+  check_function(fn, "run", 3)
+  local why = opts ~= nil and check_options(opts)
+  if why then bad(2, "run", why) end
+  if current then error("run inside run", 2) end
+  if outer then
+    if outer.depth > 0 then error("run inside a wait", 2) end
+    core.run_end()
+    outer = nil
+  end
+  opts = opts or {}
+
+  local loop = loops.new(opts.clock, opts.timeout)
+  loop.seed = opts.seed
+  core.run_begin()
+  current = loop
+  local main = tasks.new(loop, false, 2, fn, ...)
+  local ok, err = pcall(attend, loop, opts.linger or 5)
+  -- DROPPED comes from a wait in a callback that the end of the run overtook.
+  if not ok and err ~= loops.DROPPED then loops.fail(loop, err) end
+  loop.halted = true
+  loops.drop_all(loop)
+  current = nil
+  core.run_end()
+
+  if loop.failed then error(loop.failure, 0) end
+  local results = main.results
+  if results then return unpack(results, 1, results.n) end
+end
+
+-- spawn and daemon.
+local function start(name, daemon, fn, ...)
+  check_function(fn, name, 4)
+  if not current or current.halted or current.lingering then error(name .. " outside run", 3) end
+  return (tasks.new(current, daemon, 3, fn, ...))
+end
+
+--- Starts a task; tasks start in the order in which they were spawned, when the caller waits.
+-- @tparam function fn
+-- @param ... its arguments
+-- @treturn netstack.Task
+---@param fn function
+---@return netstack.Task
+function M.spawn(fn, ...)
+  local task = start("spawn", false, fn, ...)
+  return task
+end
+
+--- Starts a task that run does not wait for: it is cancelled when the last ordinary task has ended.
+-- @tparam function fn
+-- @param ... its arguments
+-- @treturn netstack.Task
+---@param fn function
+---@return netstack.Task
+function M.daemon(fn, ...)
+  local task = start("daemon", true, fn, ...)
+  return task
+end
+
+--- The time.
+-- @treturn number seconds since this run began; outside run, of the monotonic real clock
+---@return number
+function M.now()
+  if current then return read_clock(current) end
+  return core.monotonic()
+end
+
+--- When a wait that may take `timeout` seconds from now must end, in the time in which `wait` wants it.
+-- @tparam ?number timeout in seconds; nil is for ever
+-- @treturn ?number
+---@param timeout? number
+---@return number? deadline
+function M.deadline(timeout)
+  if not timeout then return nil end
+  if current then return read_clock(current) + timeout end
+  -- An own scheduler knows no time but `now`.
+  if installed then return core.monotonic() + timeout end
+  return read_clock(outside()) + timeout
+end
+
+-- Waits in place for what `arm(loop, waiter, ...)` arms.
+local function wait_in_place(loop, task, arm, ...)
+  local waiter = task
+  if not task then
+    spare = spare or waiters.new()
+    waiter = spare
+  end
+  if not waiter.over and arm(loop, waiter, ...) == false then return 1 end
+  if task then return drive(loop, task) end
+  spare = nil
+  local ok, err = drive(loop, waiter)
+  if spare then waiters.give_id(waiter) else spare = waiter end
+  return ok, err
+end
+
+--- Waits until a ticket is done. May return early, and what happened meanwhile may have undone what the ticket told, so
+-- callers look again in a loop. The deadline is absolute, made by `deadline`; when it has passed already, the others
+-- and the stacks still get one turn.
+-- @tparam userdata ticket
+-- @tparam ?number deadline
+-- @tparam ?string|function what it waits for, in reports
+-- @treturn 1|nil 1, or nil and "timeout"
+---@param ticket netstack.Ticket
+---@param deadline? number
+---@param what? string|fun(): string
+---@return 1|nil ok
+---@return string? err
+function M.wait(ticket, deadline, what)
+  if installed then return installed(ticket, deadline) end
+  local loop = current
+  if not loop then return wait_in_place(outside(), nil, await_ticket, ticket, deadline, what) end
+  local task = loop.running
+  if task and can_yield(task.thread) then
+    if not task.over and not await_ticket(loop, task, ticket, deadline, what) then return 1 end
+    return yield(PARKED)
+  end
+  return wait_in_place(loop, task, await_ticket, ticket, deadline, what)
+end
+
+--- Waits for a while. `sleep(0)` lets the other ready tasks and the stacks have a turn. Where the caller cannot yield,
+-- and outside run, everything is driven meanwhile.
+-- @tparam number seconds
+-- @treturn 1
+---@param seconds number
+---@return 1
+function M.sleep(seconds)
+  local why = check_time(seconds)
+  if why then bad(1, "sleep", why) end
+  local loop = current or outside()
+  local task = loop.running
+  local deadline = read_clock(loop) + seconds
+  if not task or not can_yield(task.thread) then return (wait_in_place(loop, task, waiters.await_time, deadline)) end
+  if not task.over then
+    if seconds == 0 then
+      task.ok, task.err = 1, nil
+      if task.waits then waiters.disarm(loop, task) end
+      waiters.make_ready(loop, task)
+    else
+      waiters.await_time(loop, task, deadline)
+    end
+  end
+  return (yield(PARKED))
+end
+
+--- Says who waits, and how: `fn(ticket, deadline)` returns 1 when the ticket is done (or earlier), nil, "timeout" when
+-- `netstack.now()` has reached the deadline. nil gives the waiting back to run.
+-- @tparam ?function fn
+-- @treturn ?function the one it replaces
+---@param fn? fun(ticket: netstack.Ticket, deadline: number?): 1|nil, string?
+---@return function? previous
+function M.waiting(fn)
+  if fn ~= nil and type(fn) ~= "function" then bad(1, "waiting", "function or nil expected, got " .. type(fn)) end
+  local previous = installed
+  installed = fn
+  return previous
+end
+
+--- Tells one run from another. @treturn table|nil
+function M.run_id()
+  return current
+end
+
+--- The seed of the run that is on.
+-- @treturn ?number
+---@return integer?
+function M.seed()
+  return current and current.seed
+end
+
+M.pcall, M.xpcall = protected.pcall, protected.xpcall
+
+return M

@@ -1,0 +1,343 @@
+--- Stacks: the methods that need more than the core, and the functions that make stacks.
+-- @module netstack.stack
+
+local channel = require "netstack.channel" -- luacheck: ignore 211 (gives the channel its methods that wait)
+local check = require "netstack.check"
+local core = require "netstack.core"
+local device = require "netstack.device"
+local names = require "netstack.names"
+local ping = require "netstack.ping"
+local raw = require "netstack.raw"
+local scheduler = require "netstack.scheduler"
+local tcp = require "netstack.tcp"
+local udp = require "netstack.udp"
+
+local type = type
+
+---@class netstack.stack
+---@field poll fun(self, now: number): boolean|nil, (number|string)?
+---@field poll_delay fun(self, now: number): number|nil, string?
+---@field process_commands fun(self, max?: integer): integer|nil, string?
+---@field on_wake fun(self, fn: function|nil): integer|nil, string?
+---@field trace fun(self, fn: function|nil): integer|nil, string?
+---@field stats fun(self): table|nil, string?
+---@field sockets fun(self): table|nil, string?
+---@field close fun(self): integer
+---@field name fun(self): string|nil, string?
+---@field pollfd fun(self): integer|nil, string?
+---@field events fun(self): string|nil, string?
+---@field timeout fun(self): number|nil, string?
+local Stack = core.classes.stack
+
+local M = {}
+
+local boolean = check.of_type("boolean")
+local count = check.integer(1, 2 ^ 31)
+
+local function list_of_strings(value)
+  if type(value) ~= "table" then return "table expected, got " .. type(value) end
+  for _, item in ipairs(value) do
+    if type(item) ~= "string" then return "a list of strings expected" end
+  end
+end
+
+local function hosts(value)
+  if type(value) ~= "table" then return "table expected, got " .. type(value) end
+  for name, address in pairs(value) do
+    if type(name) ~= "string" or (type(address) ~= "string" and list_of_strings(address)) then
+      return "a table of names and their addresses expected"
+    end
+    for _, text in ipairs(type(address) == "table" and address or { address }) do
+      if not core.parse_address(text) then return "invalid address '" .. text .. "'" end
+    end
+  end
+end
+
+local config_rules = {
+  name = function(value)
+    if type(value) ~= "string" then return "string expected, got " .. type(value) end
+    if #value == 0 or #value > 63 then return "1 to 63 characters expected" end
+  end,
+  mtu = check.integer(68, 65535),
+  loopback = boolean,
+  command_channel_capacity = check.integer(0, 2 ^ 31),
+  tcp_buffer_size = check.integer(2048, 16 * 1024 * 1024),
+  udp_buffer_size = count,
+  udp_message_count = count,
+  raw_buffer_size = count,
+  raw_message_count = count,
+  forwarding = boolean,
+  seed = check.integer(-2 ^ 53, 2 ^ 53),
+  dns = list_of_strings,
+  hosts = hosts,
+}
+
+local seeded_run, made_in_run = nil, 0
+
+-- Stacks made in a run that has a seed are repeatable too, each in its own way.
+local function seed_of_run()
+  local seed = scheduler.seed()
+  if not seed then return nil end
+  if seeded_run ~= scheduler.run_id() then seeded_run, made_in_run = scheduler.run_id(), 0 end
+  made_in_run = made_in_run + 1
+  return (seed * 65537 + made_in_run) % 2 ^ 52
+end
+
+--- A new stack, isolated from all others.
+-- @tparam[opt] table config `name`, `mtu` (1500), `loopback` (false), `command_channel_capacity` (32; 0 is unbounded),
+-- `tcp_buffer_size` (262144), `udp_buffer_size` (65536), `udp_message_count` (256), `raw_buffer_size` (65536),
+-- `raw_message_count` (256), `seed`, `hosts` (name -> address)
+-- @treturn stack|nil
+-- @treturn string "no memory", "not supported" (`forwarding`, `dns`)
+---@param config? table
+---@return netstack.stack|nil, string?
+function M.new(config)
+  config = check.options(config, config_rules, 1, "new")
+  if config.forwarding or (config.dns and #config.dns > 0) then return nil, "not supported" end
+  local copy = {}
+  for key, value in pairs(config) do copy[key] = value end
+  if copy.seed == nil then copy.seed = seed_of_run() end
+  local stack, err = core.stack(copy)
+  if not stack then return nil, err end
+  if config.hosts then
+    local known = {}
+    for name, address in pairs(config.hosts) do known[name:lower()] = address end
+    names.set(stack, known)
+  end
+  return stack
+end
+
+local attach_rules = {
+  name = function(value)
+    if type(value) ~= "string" or not value:match("^[%w_.:-]+$") or #value > 31 then
+      return "1 to 31 letters, digits or any of _ . : - expected"
+    end
+  end,
+  addresses = list_of_strings,
+  gateway = check.of_type("string"),
+  gateway6 = check.of_type("string"),
+  mac = check.of_type("string"),
+  dhcp = boolean,
+  slaac = boolean,
+}
+
+--- Joins a device to the stack. Nothing is sent on a medium "ip".
+-- @tparam device dev
+-- @tparam[opt] table opts `name`, `addresses`, `gateway`, `gateway6`
+-- @treturn interface|nil
+-- @treturn string "address already in use" (the device is attached), "closed", "invalid address", "full", "no route" (a
+-- gateway outside the addresses' prefixes), "not supported" (Ethernet, DHCP, SLAAC, a second interface)
+---@param dev netstack.device
+---@param opts? table
+---@return netstack.interface|nil, string?
+function Stack:attach(dev, opts)
+  opts = check.options(opts, attach_rules, 2, "attach")
+  if opts.mac or opts.dhcp or opts.slaac then return nil, "not supported" end
+  local interface, err = core.attach(self, dev, opts.name or "eth0")
+  if not interface then return nil, err end
+  local ok, why = true, nil
+  if opts.addresses then ok, why = interface:set_addresses(opts.addresses) end
+  if ok and opts.gateway then ok, why = core.add_route(self, "0.0.0.0/0", opts.gateway) end
+  if ok and opts.gateway6 then ok, why = core.add_route(self, "::/0", opts.gateway6) end
+  if ok then return interface end
+  interface:detach()
+  return nil, why
+end
+
+---@class netstack.interface
+---@field set_addresses fun(self, list: string[]): integer|nil, string?
+---@field addresses fun(self): string[]|nil, string?
+---@field up fun(self): integer|nil, string?
+---@field down fun(self): integer|nil, string?
+---@field is_up fun(self): boolean|nil, string?
+---@field stats fun(self): table|nil, string?
+---@field detach fun(self): integer|nil, string?
+local Interface = core.classes.interface
+
+--- Sets the default gateway of the address's family; nil takes both away.
+-- @tparam interface self
+-- @tparam string|nil address
+-- @treturn integer|nil 1
+-- @treturn string "invalid address", "no route" (the address is on no prefix of the interface's stack)
+function Interface:set_gateway(address)
+  if address ~= nil and type(address) ~= "string" then
+    check.bad(1, "set_gateway", "string or nil expected, got " .. type(address))
+  end
+  local stack, err = core.stack_of_interface(self)
+  if not stack then return nil, err end
+  if address then return core.add_route(stack, address:find(":", 1, true) and "::/0" or "0.0.0.0/0", address) end
+  core.remove_route(stack, "0.0.0.0/0")
+  core.remove_route(stack, "::/0")
+  return 1
+end
+
+--- Replaces the addresses of the first interface; the loopback keeps its own.
+-- @tparam {string,...} list
+-- @treturn integer|nil 1
+-- @treturn string "no route" (no interface), "invalid address", "full"
+---@param list string[]
+---@return integer|nil, string?
+function Stack:set_addresses(list)
+  local interface, err = core.first_interface(self)
+  if not interface then return nil, err end
+  return interface:set_addresses(list)
+end
+
+--- The addresses of the first interface.
+-- @treturn {string,...}|nil
+---@return string[]|nil, string?
+function Stack:addresses()
+  local interface, err = core.first_interface(self)
+  if not interface then
+    if err == "no route" then return {} end
+    return nil, err
+  end
+  return interface:addresses()
+end
+
+--- Adds a route, or replaces that of an equal prefix.
+-- @tparam string prefix
+-- @tparam string|interface via a gateway's address, or an interface
+Stack.add_route = core.add_route
+Stack.remove_route = core.remove_route
+Stack.routes = core.routes
+
+--- A command channel; it does not keep the stack alive.
+-- @treturn channel|nil
+Stack.channel = core.channel
+
+--- A new TCP socket. @treturn tcp|nil
+---@return netstack.tcp|nil, string?
+function Stack:tcp()
+  return tcp.new(self)
+end
+
+--- A new UDP socket. @treturn udp|nil
+---@return netstack.udp|nil, string?
+function Stack:udp()
+  return udp.new(self)
+end
+
+--- A new raw socket.
+-- @tparam string family "ipv4" or "ipv6"
+-- @tparam integer protocol 0 to 255
+-- @treturn raw|nil
+---@param family "ipv4"|"ipv6"
+---@param protocol integer
+---@return netstack.raw|nil, string?
+function Stack:raw(family, protocol)
+  return raw.new(self, family, protocol)
+end
+
+--- Connects to a host.
+-- @tparam string host
+-- @tparam integer port
+-- @tparam[opt] string local_host
+-- @tparam[opt] integer local_port
+-- @treturn tcp|nil
+-- @treturn string error
+---@return netstack.tcp|nil, string?
+function Stack:connect(host, port, local_host, local_port)
+  local socket, err = tcp.new(self)
+  if not socket then return nil, err end
+  local ok, why = true, nil
+  if local_host ~= nil or local_port ~= nil then
+    ok, why = socket:bind(local_host == nil and "*" or local_host, local_port or 0)
+  end
+  if ok then ok, why = socket:connect(host, port) end
+  if ok then return socket end
+  socket:close()
+  return nil, why
+end
+
+--- Binds and listens, with `reuseaddr` set.
+-- @tparam string host "*" for all addresses
+-- @tparam integer port 0: any
+-- @tparam[opt=32] integer backlog
+-- @treturn tcp|nil
+-- @treturn string error
+---@return netstack.tcp|nil, string?
+function Stack:bind(host, port, backlog)
+  local socket, err = tcp.new(self)
+  if not socket then return nil, err end
+  socket:setoption("reuseaddr", true)
+  local ok, why = socket:bind(host, port)
+  if ok then ok, why = socket:listen(backlog) end
+  if ok then return socket end
+  socket:close()
+  return nil, why
+end
+
+--- Sends an ICMP echo request and waits for the answer: see `netstack.ping`.
+---@return number|nil, string?
+function Stack:ping(host, options)
+  if not core.is_open(self) then return nil, "closed" end
+  return ping.ping(self, host, options)
+end
+
+--- The address of a name.
+-- @tparam string name
+-- @treturn string|nil
+-- @treturn string "host not found"
+---@return string|nil, string?
+function Stack:resolve(name)
+  if not core.is_open(self) then return nil, "closed" end
+  if type(name) ~= "string" then check.bad(1, "resolve", "string expected, got " .. type(name)) end
+  local address = names.resolve(self, name)
+  if not address or name == "*" then return nil, "host not found" end
+  return core.parse_address(address:match("^[^%%]*")) and address or nil, "host not found"
+end
+
+-- Two stacks joined by a pipe share all of their config but what must differ.
+local function config_of(config, n)
+  if config ~= nil and type(config) ~= "table" then check.bad(1, "pair", "table expected, got " .. type(config), 4) end
+  local copy = {}
+  for key, value in pairs(config or {}) do copy[key] = value end
+  if copy.name then copy.name = copy.name .. n end
+  if copy.seed then copy.seed = copy.seed + n - 1 end
+  return copy
+end
+
+local function addresses_for(n, mtu)
+  local addresses = { "10.0.0." .. n .. "/24" }
+  if mtu >= 1280 then addresses[2] = "fd00::" .. n .. "/64" end -- IPv6 needs that much (RFC 8200 §5)
+  return addresses
+end
+
+--- Two stacks on a pipe: 10.0.0.1 and fd00::1, 10.0.0.2 and fd00::2.
+-- @tparam[opt] table config of both; a name gets "1" and "2" appended, a seed is one more for the second
+-- @tparam[opt] table pipe_opts of the pipe; its mtu defaults to that of the config
+-- @treturn stack|nil
+-- @treturn stack|string
+---@return netstack.stack|nil, netstack.stack|string
+function M.pair(config, pipe_opts)
+  local options = {}
+  for key, value in pairs(pipe_opts or {}) do options[key] = value end
+  local first, err = M.new(config_of(config, 1))
+  if not first then return nil, err end
+  options.mtu = options.mtu or (config and config.mtu)
+  local second, why = M.new(config_of(config, 2))
+  if not second then return nil, why end
+  local a, b = device.pipe(options)
+  local ok
+  ok, why = first:attach(a, { addresses = addresses_for(1, a:mtu()) })
+  if ok then ok, why = second:attach(b, { addresses = addresses_for(2, b:mtu()) }) end
+  if not ok then return nil, why end
+  return first, second
+end
+
+--- A stack (10.0.0.1, fd00::1) on one end of a pipe; the other end is driven by hand.
+-- @tparam[opt] table config
+-- @treturn stack|nil
+-- @treturn device|string
+---@return netstack.stack|nil, netstack.device|string
+function M.piped(config)
+  local stack, err = M.new(config)
+  if not stack then return nil, err end
+  local a, b = device.pipe { mtu = config and config.mtu }
+  local ok, why = stack:attach(a, { addresses = addresses_for(1, a:mtu()) })
+  if not ok then return nil, why end
+  return stack, b
+end
+
+return M

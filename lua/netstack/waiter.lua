@@ -1,0 +1,222 @@
+--- Waits: what a loop's waiters are armed on, and how they are woken.
+--
+-- A *waiter* is a task, or a table of the same fields for a wait outside of tasks. While it waits, `waits` says for
+-- what, and it is armed on a `ticket`, on the end of the task `target`, or on neither (a sleep), and with or without a
+-- place in `loop.timers`. A wake removes all traces of that and queues the waiter; `ok` and `err` are then what its
+-- wait returns.
+-- @module netstack.waiter
+
+local core = require "netstack.core"
+local heap = require "netstack.heap"
+local report = require "netstack.report"
+
+local core_ready, core_watch = core.ready, core.watch
+local push, remove = heap.push, heap.remove
+local SLEEP = report.SLEEP
+local huge = math.huge
+
+local M = {}
+
+-- Waiters by the number the core reports them under. Numbers are reused so that this stays an array; a number whose
+-- report may still come is never reused. Outlives the loops, so that a late report cannot meet another's number.
+local slots, free, n_free, last_id = {}, {}, 0, 0
+
+--- Gives a waiter its number.
+-- @tparam table waiter
+local function take_id(waiter)
+  local id
+  if n_free > 0 then
+    id, n_free = free[n_free], n_free - 1
+  else
+    id = last_id + 1
+    last_id = id
+  end
+  slots[id] = waiter
+  waiter.id = id
+end
+M.take_id = take_id
+
+--- Takes the number of a waiter back, which is not armed and will not wait again.
+-- @tparam table waiter
+function M.give_id(waiter)
+  slots[waiter.id] = false
+  n_free = n_free + 1
+  free[n_free] = waiter.id
+  waiter.id = nil
+end
+
+--- Makes a waiter ready, last in the order.
+-- @tparam table loop
+-- @tparam table waiter
+local function make_ready(loop, waiter)
+  local pushes = loop.pushes + 1
+  loop.pushes, waiter.pushed = pushes, pushes
+  if loop.last then loop.last.link = waiter else loop.first = waiter end
+  loop.last = waiter
+end
+M.make_ready = make_ready
+
+--- Ends a wait.
+-- @tparam table loop
+-- @tparam table waiter
+-- @param ok what the wait returns
+-- @param err what it returns second
+local function wake(loop, waiter, ok, err)
+  waiter.ok, waiter.err = ok, err
+  waiter.waits, waiter.ticket, waiter.target = nil, nil, nil
+  if waiter.position ~= 0 then remove(loop.timers, waiter) end
+  make_ready(loop, waiter)
+end
+M.wake = wake
+
+-- Takes a waiter off its ticket. Returns false when the ticket is done: then its report is under way or was lost.
+local function unwatch(loop, waiter)
+  local also, id, ticket = loop.also, waiter.id, waiter.ticket
+  local head = core_watch(ticket, 0)
+  waiter.ticket = nil
+  if not head then
+    -- The old number is spent: its report must not be taken for one of the next wait, but still reach the others.
+    slots[id] = false
+    take_id(waiter)
+    return false
+  end
+  if head == id then
+    head, also[id] = also[id], nil
+  elseif head ~= 0 then
+    local at = head
+    while also[at] and also[at] ~= id do at = also[at] end
+    also[at], also[id] = also[id], nil
+  end
+  if head and head ~= 0 then core_watch(ticket, head) end
+  return true
+end
+
+-- Takes a waiter off the task it would join.
+local function unjoin(waiter)
+  local joiners = waiter.target.joiners
+  waiter.target = nil
+  for i = 1, #joiners do
+    if joiners[i] == waiter then return table.remove(joiners, i) end
+  end
+end
+
+--- Takes back a wait that nobody will wait for any more.
+-- @tparam table loop
+-- @tparam table waiter
+-- @treturn boolean false when its ticket was done
+local function disarm(loop, waiter)
+  local pending = true
+  if waiter.position ~= 0 then remove(loop.timers, waiter) end
+  if waiter.ticket then pending = unwatch(loop, waiter) end
+  if waiter.target then unjoin(waiter) end
+  waiter.waits = nil
+  return pending
+end
+M.disarm = disarm
+
+-- What a waiter waits for, and until when.
+local function arm(loop, waiter, what, deadline)
+  waiter.waits = what
+  if deadline and deadline < huge then push(loop.timers, waiter, deadline) end
+end
+
+--- Arms a waiter on a ticket.
+-- @tparam table loop
+-- @tparam table waiter
+-- @tparam userdata ticket
+-- @tparam ?number deadline in the loop's time
+-- @tparam ?string|function what it waits for, in reports
+-- @treturn boolean false when the ticket is done and there is nothing to wait for
+function M.await_ticket(loop, waiter, ticket, deadline, what)
+  -- A wait whose yield Lua refused (5.1, in a metamethod) left the waiter armed.
+  if waiter.waits then disarm(loop, waiter) end
+  local id = waiter.id
+  local previous = core_watch(ticket, id)
+  if not previous then return false end
+  if previous ~= 0 then loop.also[id] = previous end
+  waiter.ticket = ticket
+  arm(loop, waiter, what or ticket, deadline)
+  return true
+end
+
+--- Arms a waiter on the clock.
+-- @tparam table loop
+-- @tparam table waiter
+-- @tparam number deadline in the loop's time
+function M.await_time(loop, waiter, deadline)
+  if waiter.waits then disarm(loop, waiter) end
+  arm(loop, waiter, SLEEP, deadline)
+end
+
+--- Arms a waiter on the end of a task.
+-- @tparam table loop
+-- @tparam table waiter
+-- @tparam table target a task that has not ended
+-- @tparam ?number deadline in the loop's time
+function M.await_end(loop, waiter, target, deadline)
+  if waiter.waits then disarm(loop, waiter) end
+  local joiners = target.joiners
+  if joiners then joiners[#joiners + 1] = waiter else target.joiners = { waiter } end
+  waiter.target = target
+  arm(loop, waiter, target, deadline)
+end
+
+--- A waiter for a wait outside of tasks.
+-- @treturn table waiter
+function M.new()
+  local waiter = { position = 0 }
+  take_id(waiter)
+  return waiter
+end
+
+-- Wakes whoever waits for the ticket that was reported under `id`, in the order in which they began to wait.
+local function answer(loop, id)
+  local also = loop.also
+  if also[id] then
+    local chain = { id }
+    while also[id] do
+      local earlier = also[id]
+      also[id], chain[#chain + 1] = nil, earlier
+      id = earlier
+    end
+    for i = #chain, 2, -1 do
+      local waiter = slots[chain[i]]
+      if waiter and waiter.ticket then wake(loop, waiter, 1) end
+    end
+    id = chain[1]
+  end
+  local waiter = slots[id]
+  if waiter and waiter.ticket then wake(loop, waiter, 1) end
+end
+
+--- Wakes those whose deadline has come.
+-- @tparam table loop
+-- @tparam number time
+-- @tparam boolean all or only the first of them
+function M.expire(loop, time, all)
+  local timers = loop.timers
+  local waiter = timers[1]
+  while waiter and waiter.key <= time do
+    if waiter.waits == SLEEP or not disarm(loop, waiter) then
+      wake(loop, waiter, 1)
+    else
+      wake(loop, waiter, nil, "timeout")
+    end
+    waiter = all and timers[1]
+  end
+end
+
+--- Wakes those whose tickets were answered.
+-- @tparam table loop
+-- @treturn boolean whether there were any
+function M.collect(loop)
+  local id = core_ready()
+  if not id then return false end
+  repeat
+    answer(loop, id)
+    id = core_ready()
+  until not id
+  return true
+end
+
+return M

@@ -1,0 +1,84 @@
+#include "device.h"
+
+#include "interface.h"
+#include "request.h"
+
+#include <stdlib.h>
+
+void nst_device_init(nst_device *device, const nst_device_kind *kind, nst_hub *hub, uint16_t mtu, nst_medium medium) {
+  device->kind = kind;
+  device->references = 1;
+  device->hub = nst_hub_retain(hub);
+  device->mtu = mtu;
+  device->medium = medium;
+  device->open = true;
+  device->fd = -1;
+  device->id = ++hub->ids;
+  nst_list_init(&device->readers);
+  nst_list_init(&device->writers);
+  nst_list_init(&device->outgoing);
+}
+
+nst_device *nst_device_retain(nst_device *device) {
+  device->references++;
+  return device;
+}
+
+void nst_device_release(nst_device *device) {
+  nst_hub *hub = device->hub;
+  if (--device->references > 0) return;
+  device->references++; /* closing may look at the device again */
+  nst_device_close(device);
+  free(device);
+  nst_hub_release(hub);
+}
+
+void nst_device_close(nst_device *device) {
+  if (!device->open) return;
+  device->open = false;
+  if (device->interface) nst_interface_detach(device->interface);
+  device->kind->close(device);
+  nst_list_remove(&device->outgoing);
+  nst_requests_attempt(&device->readers);
+  nst_requests_attempt(&device->writers);
+}
+
+bool nst_device_has_room(const nst_device *device) {
+  return device->kind->has_room(device);
+}
+
+bool nst_device_has_packet(const nst_device *device) {
+  return device->kind->has_packet(device);
+}
+
+bool nst_device_is_cut(const nst_device *device) {
+  return device->kind->is_cut(device);
+}
+
+nst_error nst_device_transmit(nst_device *device, nst_packet *packet) {
+  if (!device->open) return NST_CLOSED;
+  if (!device->kind->has_room(device)) return NST_FULL;
+  device->counters.tx_packets++;
+  device->counters.tx_bytes += packet->length;
+  device->kind->transmit(device, packet);
+  return NST_OK;
+}
+
+nst_packet *nst_device_receive(nst_device *device) {
+  nst_packet *packet = device->open ? device->kind->receive(device) : NULL;
+  if (packet) {
+    device->counters.rx_packets++;
+    device->counters.rx_bytes += packet->length;
+  }
+  return packet;
+}
+
+void nst_device_packet_came(nst_device *device) {
+  if (device->interface) nst_interface_packet_came(device->interface);
+  else nst_requests_attempt(&device->readers);
+}
+
+void nst_device_room_came(nst_device *device) {
+  if (device->interface) nst_interface_room_came(device->interface);
+  else nst_requests_attempt(&device->writers);
+}

@@ -1,0 +1,79 @@
+/*
+** Devices carry whole packets between a stack and something else. A kind of device is a table of functions; what is
+** here serves them all: attaching, counting, and telling the attached stack (or whoever drives the device by hand)
+** that packets have come or that there is room again. A device takes a packet or refuses it; it never blocks, and
+** never delivers while it is being handed one.
+*/
+#ifndef NST_DEVICE_H
+#define NST_DEVICE_H
+
+#include "errors.h"
+#include "packet.h"
+
+typedef enum nst_medium { NST_MEDIUM_IP, NST_MEDIUM_ETHERNET } nst_medium;
+
+typedef struct nst_device_kind {
+  const char *name;
+  /* Whether transmit would take a packet now. */
+  bool (*has_room)(const nst_device *device);
+  /* Takes the packet over; called only when there is room. */
+  void (*transmit)(nst_device *device, nst_packet *packet);
+  /* The next packet for the attached side, or NULL. */
+  nst_packet *(*receive)(nst_device *device);
+  bool (*has_packet)(const nst_device *device);
+  /* Whether nothing can come any more: the other side is gone. */
+  bool (*is_cut)(const nst_device *device);
+  /* Drops what it holds; nothing is called afterwards. */
+  void (*close)(nst_device *device);
+} nst_device_kind;
+
+typedef struct nst_device_counters {
+  uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes; /* as the attached side sees it */
+  uint64_t rx_dropped, tx_dropped;                     /* no room, closed, too long */
+} nst_device_counters;
+
+struct nst_device {
+  const nst_device_kind *kind;
+  unsigned references;      /* Lua's object, the interface, the other end of a pipe */
+  nst_hub *hub;
+  uint16_t mtu;
+  nst_medium medium;
+  bool checksum;            /* compute and check transport checksums on this device */
+  bool open;
+  int fd;                   /* -1: none; a device with one makes the real clock the default */
+  nst_interface *interface; /* not counted; NULL while not attached */
+  nst_link readers;         /* requests that wait for a packet, when driven by hand */
+  nst_link writers;         /* requests that wait for room */
+  nst_link outgoing;        /* in hub->outgoing (device in Lua) */
+  unsigned id;              /* by which Lua finds the object again */
+  nst_device_counters counters;
+};
+
+void nst_device_init(nst_device *device, const nst_device_kind *kind, nst_hub *hub, uint16_t mtu, nst_medium medium);
+nst_device *nst_device_retain(nst_device *device);
+/* Closes the device when nobody holds it any more. */
+void nst_device_release(nst_device *device);
+void nst_device_close(nst_device *device);
+
+/* Hands over a packet, which the device then owns; counts it. NST_FULL or NST_CLOSED: it is still the caller's. */
+nst_error nst_device_transmit(nst_device *device, nst_packet *packet);
+/* The next received packet, the caller's from now on; NULL when there is none. */
+nst_packet *nst_device_receive(nst_device *device);
+bool nst_device_has_room(const nst_device *device);
+bool nst_device_has_packet(const nst_device *device);
+bool nst_device_is_cut(const nst_device *device);
+
+/* For the kinds: a packet came in, room came free. Whoever waits for that is told. */
+void nst_device_packet_came(nst_device *device);
+void nst_device_room_came(nst_device *device);
+
+/* A pair of pipe ends, each with one reference. false: no memory. */
+bool nst_pipe_new(nst_hub *hub, uint16_t mtu, nst_medium medium, size_t capacity, bool checksum, nst_device *ends[2]);
+
+/* A device in Lua: what the stack sends waits in a queue until nst_callback_device_take hands it to the transmit function. */
+nst_device *nst_callback_device_new(nst_hub *hub, uint16_t mtu, nst_medium medium);
+nst_packet *nst_callback_device_take(nst_device *device);
+/* A packet for the attached stack. Takes the packet over, also when it fails. */
+nst_error nst_callback_device_input(nst_device *device, nst_packet *packet);
+
+#endif

@@ -1,0 +1,83 @@
+#include "hub.h"
+
+#include <stdlib.h>
+
+#include "stack.h"
+
+/* So many polls, then the tasks that became ready get their turn. */
+#define POLLS_AT_ONCE 1000
+
+nst_hub *nst_hub_new(void) {
+  nst_hub *hub = calloc(1, sizeof *hub);
+  if (hub == NULL) return NULL;
+  hub->references = 1;
+  nst_list_init(&hub->stacks);
+  nst_list_init(&hub->runnable);
+  nst_list_init(&hub->ready);
+  nst_list_init(&hub->woken);
+  nst_list_init(&hub->outgoing);
+  nst_list_init(&hub->traced);
+  return hub;
+}
+
+char *nst_hub_scratch(nst_hub *hub, size_t size) {
+  if (size > hub->scratch_size) {
+    char *scratch = realloc(hub->scratch, size);
+    if (scratch == NULL) return NULL;
+    hub->scratch = scratch;
+    hub->scratch_size = size;
+  }
+  return hub->scratch;
+}
+
+nst_hub *nst_hub_retain(nst_hub *hub) {
+  hub->references++;
+  return hub;
+}
+
+void nst_hub_release(nst_hub *hub) {
+  if (--hub->references > 0) return;
+  nst_pool_clear(&hub->pool);
+  nst_heap_free(&hub->timers);
+  free(hub->scratch);
+  free(hub);
+}
+
+void nst_hub_begin_run(nst_hub *hub) {
+  nst_link *link;
+  for (link = hub->stacks.next; link != &hub->stacks; link = link->next) {
+    nst_stack_catch_up(nst_holder(link, nst_stack, link));
+  }
+  hub->run++;
+  hub->now = 0;
+  for (link = hub->stacks.next; link != &hub->stacks; link = link->next) {
+    nst_stack *stack = nst_holder(link, nst_stack, link);
+    nst_stack_catch_up(stack);
+    (void)nst_stack_next(stack);
+  }
+}
+
+bool nst_hub_drive(nst_hub *hub, nst_time now) {
+  nst_timer *first;
+  nst_link *link;
+  int budget = POLLS_AT_ONCE;
+  if (now > hub->now) hub->now = now;
+  while ((first = nst_heap_first(&hub->timers)) != NULL && first->at <= hub->now) {
+    nst_heap_remove(&hub->timers, first);
+    nst_stack_wake(nst_holder(first, nst_stack, timer));
+  }
+  while (budget-- > 0 && (link = nst_list_pop(&hub->runnable)) != NULL) {
+    nst_stack *stack = nst_holder(link, nst_stack, runnable);
+    (void)nst_stack_retain(stack);
+    nst_stack_catch_up(stack);
+    if (nst_stack_poll(stack, NULL)) nst_stack_wake(stack);
+    else (void)nst_stack_next(stack);
+    nst_stack_release(stack);
+  }
+  return !nst_list_empty(&hub->runnable);
+}
+
+nst_time nst_hub_next(nst_hub *hub) {
+  nst_timer *first = nst_heap_first(&hub->timers);
+  return first ? first->at : NST_NEVER;
+}

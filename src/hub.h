@@ -1,0 +1,49 @@
+/*
+** The hub: what the stacks, devices and tickets of one Lua state share. It knows which stacks have work, when the
+** next timer is due and which awaited tickets are done, so that driving a thousand idle stacks costs nothing.
+** It is counted: the Lua state, each stack and each device hold it, so it goes when the last of them does.
+*/
+#ifndef NST_HUB_H
+#define NST_HUB_H
+
+#include "heap.h"
+#include "list.h"
+#include "memory.h"
+#include "types.h"
+
+struct nst_hub {
+  unsigned references;
+  nst_pool pool;
+  nst_link stacks;    /* nst_stack.link: all open ones, oldest first */
+  nst_link runnable;  /* nst_stack.runnable: those with work to do now, in the order in which it came */
+  nst_link ready;     /* nst_request.link: done, watched by a task, and not yet told to it */
+  nst_link woken;     /* nst_stack.woken: stacks whose on_wake function is to be called */
+  nst_link outgoing;  /* nst_device.outgoing: devices in Lua that have packets to hand over */
+  nst_link traced;    /* nst_stack.traced: stacks with trace events to deliver */
+  char *scratch;      /* where received bytes become one string */
+  size_t scratch_size;
+  nst_heap timers;    /* nst_stack.timer, in run time */
+  nst_time now;       /* run time: since the current run began */
+  unsigned run;       /* number of the run; stacks compare it with theirs to see that the time base changed */
+  unsigned names;     /* of stacks made so far, for "stackN" */
+  unsigned ids;       /* of Lua objects that C must find again */
+  size_t unsettled;   /* closed connections whose data or FIN is not acknowledged yet */
+  int fds;            /* attached devices that have a file descriptor */
+};
+
+nst_hub *nst_hub_new(void);
+/* At least `size` bytes, until the next call; NULL: no memory. */
+char *nst_hub_scratch(nst_hub *hub, size_t size);
+nst_hub *nst_hub_retain(nst_hub *hub);
+void nst_hub_release(nst_hub *hub);
+/* A new run: its time starts at 0, and every stack's clock goes on from where it stands. */
+void nst_hub_begin_run(nst_hub *hub);
+/*
+** Polls what has work at run time `now`, until nothing has or a fair share was done. Returns true when there is
+** more to do at `now`.
+*/
+bool nst_hub_drive(nst_hub *hub, nst_time now);
+/* Run time of the next timer of any stack; NST_NEVER when there is none. */
+nst_time nst_hub_next(nst_hub *hub);
+
+#endif

@@ -1,0 +1,68 @@
+/*
+** An interface joins a device to a stack. It hands received packets to lwIP, keeps what the device refuses of a
+** datagram's fragments, and lets those who wait for room go on in turn. To lwIP it is one netif for each IPv4
+** address (lwIP's netif has one) that share a device; the first has the IPv6 addresses too.
+*/
+#ifndef NST_INTERFACE_H
+#define NST_INTERFACE_H
+
+#include "device.h"
+#include "lwip/netif.h"
+#include "socket.h"
+
+#define NST_IPV4_ADDRESSES 8
+#define NST_IPV6_ADDRESSES 8
+
+/* An address with the length of its prefix. */
+typedef struct nst_prefix {
+  ip_addr_t address;
+  uint8_t bits;
+} nst_prefix;
+
+struct nst_interface {
+  nst_stack *stack;    /* not counted; NULL once detached */
+  nst_device *device;  /* counted; NULL for loopback */
+  unsigned references; /* the stack, Lua's object */
+  nst_link link;       /* in stack->interfaces */
+  char name[32];
+  uint16_t mtu;
+  bool up;
+  nst_link egress;     /* packets that IP has sent and the device has no room for */
+  nst_link blocked;    /* nst_socket.blocked: those who wait for room, in order */
+  bool room_came;
+  nst_link looped;     /* packets to our own addresses, for the next round */
+  size_t looped_count;
+  uint64_t dropped_out, dropped_in, malformed;
+  struct netif netifs[NST_IPV4_ADDRESSES];
+  bool registered[NST_IPV4_ADDRESSES];
+  nst_prefix addresses[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES];
+  size_t address_count;
+};
+
+/* Inside the stack. `device` NULL makes the loopback interface. NULL: no memory. */
+nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const char *name);
+nst_interface *nst_interface_retain(nst_interface *interface);
+void nst_interface_release(nst_interface *interface);
+/* Outside the stack; the device stays open and may be attached again. */
+void nst_interface_detach(nst_interface *interface);
+
+/* Inside the stack. Replaces all addresses. NST_FULL: more than fit. */
+nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count);
+void nst_interface_set_up(nst_interface *interface, bool up);
+
+/* From the device. */
+void nst_interface_packet_came(nst_interface *interface);
+void nst_interface_room_came(nst_interface *interface);
+
+/* Inside the stack: takes packets from the device and hands them to lwIP; lets those who wait for room go on.
+** Returns true when anything was done. */
+bool nst_interface_poll(nst_interface *interface);
+bool nst_interface_has_work(const nst_interface *interface);
+/* Whether a datagram may be sent now: nothing waits before it and the device has room. */
+bool nst_interface_has_room(const nst_interface *interface);
+/* Queues a socket that was refused. */
+void nst_interface_block(nst_interface *interface, nst_socket *socket);
+/* The interface of one of lwIP's netifs. */
+nst_interface *nst_interface_of(const struct netif *netif);
+
+#endif

@@ -1,0 +1,164 @@
+/*
+** The module netstack.core: what the Lua layer is built on. Its functions never wait; those that cannot answer at
+** once return nil, "wouldblock", and the Lua layer waits for a ticket and asks again.
+** @module netstack.core
+*/
+#include <poll.h>
+#include <time.h>
+
+#include "binding.h"
+#include "request.h"
+
+__attribute__((visibility("default"))) int luaopen_netstack_core(lua_State *L);
+int nst_lua_open(lua_State *L);
+
+/*** Polls every stack that has work at run time `now`.
+@function drive
+@tparam number now seconds since the run began
+@treturn number|nil run time of the next stack timer
+@treturn boolean whether there is more to do before time goes on */
+static int drive(lua_State *L) {
+  nst_hub *hub = nst_lua_hub(L);
+  bool more = nst_hub_drive(hub, nst_lua_time(lua_tonumber(L, 1)));
+  nst_time next = nst_hub_next(hub);
+  if (next == NST_NEVER) lua_pushnil(L);
+  else lua_pushnumber(L, nst_lua_seconds(next));
+  lua_pushboolean(L, more);
+  return 2;
+}
+
+/*** Hands packets to the transmit functions of Lua devices and events to trace functions; raises what they raise.
+@function flush
+@treturn boolean whether there was anything */
+static int flush(lua_State *L) {
+  lua_pushboolean(L, nst_lua_flush(L));
+  return 1;
+}
+
+/*** The next watched ticket that was answered.
+@function ready
+@treturn integer|nil the number that `watch` was given */
+static int ready(lua_State *L) {
+  nst_link *link = nst_list_pop(&nst_lua_hub(L)->ready);
+  nst_request *request;
+  if (link == NULL) return 0;
+  request = nst_holder(link, nst_request, ready);
+  lua_pushinteger(L, (lua_Integer)request->watcher);
+  request->watcher = 0;
+  return 1;
+}
+
+/*** Asks for a number to be reported by `ready` once the ticket is answered; 0 takes that back.
+@function watch
+@tparam ticket ticket
+@tparam integer number
+@treturn integer|nil the number that was watching, 0: none; nil when the ticket is answered already */
+static int watch(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_TICKET);
+  nst_request *request = box ? box->object : NULL;
+  unsigned before;
+  if (request == NULL) return luaL_argerror(L, 1, "ticket expected");
+  before = request->watcher;
+  request->watcher = (unsigned)lua_tointeger(L, 2);
+  if (request->state == NST_REQUEST_DONE) {
+    nst_list_remove(&request->ready);
+    request->watcher = 0;
+    return 0;
+  }
+  lua_pushinteger(L, (lua_Integer)before);
+  return 1;
+}
+
+/*** A new run begins: its time starts at 0; every stack's clock goes on from where it stands.
+@function run_begin */
+static int run_begin(lua_State *L) {
+  nst_hub_begin_run(nst_lua_hub(L));
+  return 0;
+}
+
+/*** The run is over; stacks' clocks stand still until the next one.
+@function run_end */
+static int run_end(lua_State *L) {
+  nst_hub_begin_run(nst_lua_hub(L));
+  return 0;
+}
+
+/*** Closed connections whose data or FIN is not acknowledged yet.
+@function unsettled
+@treturn integer */
+static int unsettled(lua_State *L) {
+  nst_pushinteger(L, nst_lua_hub(L)->unsettled);
+  return 1;
+}
+
+/*** Whether an open stack has a device with a file descriptor.
+@function has_fd
+@treturn boolean */
+static int has_fd(lua_State *L) {
+  lua_pushboolean(L, nst_lua_hub(L)->fds > 0);
+  return 1;
+}
+
+/*** The monotonic clock.
+@function monotonic
+@treturn number seconds */
+static int monotonic(lua_State *L) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  lua_pushnumber(L, (lua_Number)now.tv_sec + (lua_Number)now.tv_nsec / 1e9);
+  return 1;
+}
+
+/*** Sleeps in real time.
+@function wait_io
+@tparam number|nil seconds nil: until a signal */
+static int wait_io(lua_State *L) {
+  struct timespec left = {0, 0};
+  nst_time time = lua_isnoneornil(L, 1) ? 3600 * NST_SECOND : nst_lua_time(lua_tonumber(L, 1));
+  left.tv_sec = (time_t)(time / NST_SECOND);
+  left.tv_nsec = (long)(time % NST_SECOND);
+  (void)ppoll(NULL, 0, &left, NULL);
+  return 0;
+}
+
+static void push_errors(lua_State *L) {
+  int error;
+  lua_createtable(L, 0, NST_ERROR_COUNT);
+  for (error = NST_OK + 1; error < NST_ERROR_COUNT; error++) {
+    lua_createtable(L, 0, 2);
+    lua_pushstring(L, nst_error_meaning((nst_error)error));
+    lua_setfield(L, -2, "meaning");
+    lua_pushstring(L, nst_error_remedy((nst_error)error));
+    lua_setfield(L, -2, "remedy");
+    lua_setfield(L, -2, nst_error_text((nst_error)error));
+  }
+}
+
+static const luaL_Reg functions[] = {
+  {"drive", drive}, {"flush", flush}, {"ready", ready}, {"watch", watch}, {"run_begin", run_begin},
+  {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd}, {"monotonic", monotonic}, {"wait_io", wait_io},
+  {NULL, NULL}};
+
+/* Runs with the binding as upvalue, which the functions made here inherit. */
+static int open_all(lua_State *L) {
+  lua_newtable(L);
+  lua_newtable(L);
+  lua_setfield(L, -2, "classes");
+  nst_lua_functions(L, functions);
+  push_errors(L);
+  lua_setfield(L, -2, "errors");
+  nst_lua_open_channel(L);
+  nst_lua_open_device(L);
+  nst_lua_open_interface(L);
+  nst_lua_open_stack(L);
+  nst_lua_open_tcp(L);
+  nst_lua_open_datagram(L);
+  return 1;
+}
+
+int luaopen_netstack_core(lua_State *L) {
+  nst_lua_open(L);
+  lua_pushcclosure(L, open_all, 1);
+  lua_call(L, 0, 1);
+  return 1;
+}

@@ -1,0 +1,251 @@
+/* Pipes and devices as Lua sees them. @module netstack.core */
+#include "binding.h"
+#include "device.h"
+#include "operations.h"
+#include "request.h"
+
+static nst_device *check_device(lua_State *L, const char *function) {
+  return nst_lua_check(L, 1, NST_CLASS_DEVICE, function)->object;
+}
+
+static int collect(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_DEVICE);
+  nst_device *device = box ? box->object : NULL;
+  if (device == NULL) return 0;
+  box->object = NULL;
+  nst_device_close(device);
+  nst_device_release(device);
+  return 0;
+}
+
+static int describe(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_DEVICE);
+  nst_device *device = box ? box->object : NULL;
+  if (device == NULL) lua_pushliteral(L, "device (closed)");
+  else lua_pushfstring(L, "%s %d (mtu %d%s)", device->kind->name, (int)device->id, (int)device->mtu,
+                       device->interface ? ", attached" : "");
+  return 1;
+}
+
+/* Pushes the device with a table for what it keeps alive. [-0, +1] */
+static nst_box *push_device(lua_State *L) {
+  nst_box *box = nst_lua_box(L, NST_CLASS_DEVICE);
+  lua_newtable(L);
+  nst_setuservalue(L, -2);
+  return box;
+}
+
+/*** @function device:close
+@treturn integer 1; harmless twice */
+static int close_device(lua_State *L) {
+  nst_device *device;
+  nst_lua_check(L, 1, NST_CLASS_DEVICE, "close");
+  device = ((nst_box *)lua_touserdata(L, 1))->object;
+  if (device) {
+    nst_hub *hub = device->hub;
+    nst_stack *stack = device->interface ? device->interface->stack : NULL;
+    collect(L);
+    (void)hub;
+    (void)stack;
+    nst_lua_after(L, NULL);
+  }
+  return nst_lua_success(L);
+}
+
+/*** @function device:mtu
+@treturn integer bytes */
+static int mtu(lua_State *L) {
+  nst_device *device = check_device(L, "mtu");
+  if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_pushinteger(L, device->mtu);
+  return 1;
+}
+
+/*** @function device:medium
+@treturn string "ip" or "ethernet" */
+static int medium(lua_State *L) {
+  nst_device *device = check_device(L, "medium");
+  if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_pushstring(L, device->medium == NST_MEDIUM_IP ? "ip" : "ethernet");
+  return 1;
+}
+
+static void set_count(lua_State *L, const char *name, uint64_t count) {
+  nst_pushinteger(L, count);
+  lua_setfield(L, -2, name);
+}
+
+/*** @function device:stats
+@treturn table rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, as the attached side sees them */
+static int stats(lua_State *L) {
+  nst_device *device = check_device(L, "stats");
+  if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_createtable(L, 0, 6);
+  set_count(L, "rx_packets", device->counters.rx_packets);
+  set_count(L, "rx_bytes", device->counters.rx_bytes);
+  set_count(L, "tx_packets", device->counters.tx_packets);
+  set_count(L, "tx_bytes", device->counters.tx_bytes);
+  set_count(L, "rx_dropped", device->counters.rx_dropped);
+  set_count(L, "tx_dropped", device->counters.tx_dropped);
+  return 1;
+}
+
+/*** Puts a packet into an unattached pipe end, without waiting.
+@function device:try_send
+@tparam string packet
+@treturn integer|nil 1
+@treturn string "full", "closed", "message too long", "address already in use" while a stack is attached */
+static int try_send(lua_State *L) {
+  nst_device *device = check_device(L, "send");
+  size_t length;
+  const char *data = nst_lua_string(L, 1, &length, "send");
+  nst_packet *packet;
+  nst_error error;
+  if (length == 0) return nst_lua_argument_error(L, 1, "send", "empty packet");
+  if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
+  if (device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
+  if (length > device->mtu + (device->medium == NST_MEDIUM_ETHERNET ? 14u : 0u)) {
+    return nst_lua_fail(L, NST_MESSAGE_TOO_LONG);
+  }
+  if (!nst_device_has_room(device)) return nst_lua_fail(L, NST_FULL);
+  packet = nst_packet_copy(device->hub, data, length);
+  if (packet == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
+  error = nst_device_transmit(device, packet);
+  if (error != NST_OK) nst_packet_free(packet);
+  nst_lua_after(L, NULL);
+  return nst_lua_result(L, error);
+}
+
+/*** Takes a packet out of an unattached pipe end, without waiting.
+@function device:try_receive
+@treturn string|nil packet
+@treturn string "empty", "closed", "address already in use" while a stack is attached */
+static int try_receive(lua_State *L) {
+  nst_device *device = check_device(L, "receive");
+  nst_packet *packet;
+  if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
+  if (device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
+  packet = nst_device_receive(device);
+  if (packet == NULL) return nst_lua_fail(L, nst_device_is_cut(device) ? NST_CLOSED : NST_EMPTY);
+  lua_pushlstring(L, (const char *)packet->data, packet->length);
+  nst_packet_free(packet);
+  nst_lua_after(L, NULL);
+  return 1;
+}
+
+/*** @function device:rx_ready
+@treturn boolean whether a packet lies here */
+static int rx_ready(lua_State *L) {
+  nst_device *device = check_device(L, "rx_ready");
+  if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_pushboolean(L, nst_device_has_packet(device));
+  return 1;
+}
+
+/*** @function device:tx_ready
+@treturn boolean whether there is room */
+static int tx_ready(lua_State *L) {
+  nst_device *device = check_device(L, "tx_ready");
+  if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_pushboolean(L, nst_device_has_room(device));
+  return 1;
+}
+
+/*** Gives a packet to the stack that a Lua device is attached to.
+@function device:input
+@tparam string packet
+@treturn integer|nil 1
+@treturn string "closed", "message too long" */
+static int input(lua_State *L) {
+  nst_device *device = check_device(L, "input");
+  size_t length;
+  const char *data = nst_lua_string(L, 1, &length, "input");
+  nst_packet *packet;
+  if (length == 0) return nst_lua_argument_error(L, 1, "input", "empty packet");
+  if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
+  if (length > device->mtu + (device->medium == NST_MEDIUM_ETHERNET ? 14u : 0u)) {
+    return nst_lua_fail(L, NST_MESSAGE_TOO_LONG);
+  }
+  packet = nst_packet_copy(device->hub, data, length);
+  if (packet == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
+  nst_lua_result(L, nst_callback_device_input(device, packet));
+  nst_lua_after(L, NULL);
+  return lua_isnil(L, -2) && lua_isstring(L, -1) ? 2 : 1;
+}
+
+/*** A ticket that is answered when an unattached end has a packet ("read") or room ("write").
+@function device:wait_ticket
+@tparam string side */
+static int wait_ticket(lua_State *L) {
+  nst_device *device = check_device(L, "wait_ticket");
+  bool read = lua_tostring(L, 2)[0] == 'r';
+  nst_request *request;
+  if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
+  request = nst_request_new(device->hub, NULL, read ? nst_attempt_device_readable : nst_attempt_device_writable);
+  if (request == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
+  request->device = nst_device_retain(device);
+  request->consumes = true;
+  nst_lua_push_ticket(L, request);
+  return 1;
+}
+
+/*** Two connected pipe ends.
+@function pipe
+@tparam integer mtu
+@tparam string medium
+@tparam integer capacity packets, 0: unbounded
+@tparam boolean checksum */
+static int pipe_new(lua_State *L) {
+  nst_device *ends[2];
+  nst_box *a, *b;
+  uint16_t size = (uint16_t)lua_tonumber(L, 1);
+  nst_medium kind = lua_tostring(L, 2)[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
+  a = push_device(L);
+  b = push_device(L);
+  if (!nst_pipe_new(nst_lua_hub(L), size, kind, (size_t)lua_tonumber(L, 3), lua_toboolean(L, 4), ends)) {
+    return nst_lua_fail(L, NST_NO_MEMORY);
+  }
+  a->object = ends[0];
+  b->object = ends[1];
+  nst_getuservalue(L, -2); /* each end keeps the other */
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, "other");
+  lua_pop(L, 1);
+  nst_getuservalue(L, -1);
+  lua_pushvalue(L, -3);
+  lua_setfield(L, -2, "other");
+  lua_pop(L, 1);
+  return 2;
+}
+
+/*** A device whose transmit function is called with each packet that the attached stack sends.
+@function device
+@tparam integer mtu
+@tparam string medium
+@tparam function transmit
+@tparam boolean checksum */
+static int device_new(lua_State *L) {
+  uint16_t size = (uint16_t)lua_tonumber(L, 1);
+  nst_medium kind = lua_tostring(L, 2)[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
+  nst_box *box = push_device(L);
+  nst_device *device = nst_callback_device_new(nst_lua_hub(L), size, kind);
+  if (device == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
+  box->object = device;
+  device->checksum = lua_toboolean(L, 4);
+  nst_lua_remember(L, device->id);
+  nst_getuservalue(L, -1);
+  lua_pushvalue(L, 3);
+  lua_setfield(L, -2, "transmit");
+  lua_pop(L, 1);
+  return 1;
+}
+
+void nst_lua_open_device(lua_State *L) {
+  static const luaL_Reg methods[] = {
+    {"close", close_device}, {"mtu", mtu}, {"medium", medium}, {"stats", stats}, {"try_send", try_send},
+    {"try_receive", try_receive}, {"rx_ready", rx_ready}, {"tx_ready", tx_ready}, {"input", input},
+    {"wait_ticket", wait_ticket}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"pipe", pipe_new}, {"device", device_new}, {NULL, NULL}};
+  nst_lua_class(L, NST_CLASS_DEVICE, "netstack.device", methods, collect, describe);
+  nst_lua_functions(L, functions);
+}

@@ -1,0 +1,337 @@
+/* Interfaces and routes as Lua sees them. @module netstack.core */
+#include <string.h>
+
+#include "address.h"
+#include "binding.h"
+#include "device.h"
+
+static nst_interface *check_interface(lua_State *L, const char *function) {
+  nst_interface *interface = nst_lua_check(L, 1, NST_CLASS_INTERFACE, function)->object;
+  return interface && interface->stack ? interface : NULL;
+}
+
+static int collect(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_INTERFACE);
+  nst_interface *interface = box ? box->object : NULL;
+  if (interface == NULL) return 0;
+  box->object = NULL;
+  nst_interface_release(interface);
+  return 0;
+}
+
+static int describe(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_INTERFACE);
+  nst_interface *interface = box ? box->object : NULL;
+  if (interface == NULL || interface->stack == NULL) lua_pushliteral(L, "interface (detached)");
+  else lua_pushfstring(L, "interface %s of %s (%s)", interface->name, interface->stack->config.name,
+                       interface->up ? "up" : "down");
+  return 1;
+}
+
+typedef struct address_list {
+  nst_interface *interface;
+  nst_prefix prefixes[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES + 1];
+  size_t count;
+  nst_error error;
+} address_list;
+
+/* Reads the array at an index. More than fit is an error of the caller's to find. */
+static nst_error read_prefixes(lua_State *L, int index, nst_stack *stack, address_list *list, const char *function) {
+  size_t i, count;
+  if (!lua_istable(L, index)) {
+    nst_lua_argument_error(L, index - 1, function, "a list of addresses expected");
+  }
+  count = nst_rawlen(L, index);
+  if (count > NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES) return NST_FULL;
+  for (i = 0; i < count; i++) {
+    lua_rawgeti(L, index, (int)i + 1);
+    if (lua_type(L, -1) != LUA_TSTRING) nst_lua_argument_error(L, index - 1, function, "addresses are strings");
+    if (!nst_prefix_parse(stack, lua_tostring(L, -1), &list->prefixes[i])) return NST_INVALID_ADDRESS;
+    lua_pop(L, 1);
+  }
+  list->count = count;
+  return NST_OK;
+}
+
+static void set_inside(nst_stack *stack, void *argument) {
+  address_list *list = argument;
+  (void)stack;
+  list->error = nst_interface_set_addresses(list->interface, list->prefixes, list->count);
+}
+
+/*** Replaces all addresses.
+@function interface:set_addresses
+@tparam {string,...} list prefixes, "10.0.0.1/24"; a bare address means /32 or /128
+@treturn integer|nil 1
+@treturn string "invalid address", "full" (more than 8 of a family), "not supported" (IPv6 needs an mtu of 1280) */
+static int set_addresses(lua_State *L) {
+  nst_interface *interface = check_interface(L, "set_addresses");
+  address_list list;
+  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
+  memset(&list, 0, sizeof list);
+  list.interface = interface;
+  list.error = read_prefixes(L, 2, interface->stack, &list, "set_addresses");
+  if (list.error != NST_OK) return nst_lua_fail(L, list.error);
+  if (!nst_inside(interface->stack, set_inside, &list)) return nst_lua_fail(L, NST_CLOSED);
+  if (interface->stack) nst_lua_after(L, interface->stack);
+  return nst_lua_result(L, list.error);
+}
+
+/*** @function interface:addresses
+@treturn {string,...} prefixes */
+static int addresses(lua_State *L) {
+  nst_interface *interface = check_interface(L, "addresses");
+  char text[NST_ADDRESS_LENGTH];
+  size_t i;
+  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_createtable(L, (int)interface->address_count, 0);
+  for (i = 0; i < interface->address_count; i++) {
+    lua_pushstring(L, nst_prefix_format(interface->stack, &interface->addresses[i], text));
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  return 1;
+}
+
+typedef struct up_down {
+  nst_interface *interface;
+  bool up;
+} up_down;
+
+static void up_inside(nst_stack *stack, void *argument) {
+  up_down *change = argument;
+  (void)stack;
+  nst_interface_set_up(change->interface, change->up);
+}
+
+static int set_up(lua_State *L, const char *function, bool up) {
+  up_down change;
+  change.interface = check_interface(L, function);
+  change.up = up;
+  if (change.interface == NULL || !nst_inside(change.interface->stack, up_inside, &change)) {
+    return nst_lua_fail(L, NST_CLOSED);
+  }
+  nst_lua_after(L, change.interface->stack);
+  return nst_lua_success(L);
+}
+
+/*** @function interface:up */
+static int up(lua_State *L) {
+  return set_up(L, "up", true);
+}
+
+/*** @function interface:down */
+static int down(lua_State *L) {
+  return set_up(L, "down", false);
+}
+
+/*** @function interface:is_up
+@treturn boolean */
+static int is_up(lua_State *L) {
+  nst_interface *interface = check_interface(L, "is_up");
+  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_pushboolean(L, interface->up);
+  return 1;
+}
+
+/*** @function interface:stats
+@treturn table rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, malformed, waiting */
+static int stats(lua_State *L) {
+  nst_interface *interface = check_interface(L, "stats");
+  const nst_link *link;
+  lua_Integer waiting = 0;
+  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
+  for (link = interface->egress.next; link != &interface->egress; link = link->next) waiting++;
+  lua_createtable(L, 0, 8);
+  if (interface->device) {
+    const nst_device_counters *counters = &interface->device->counters;
+    nst_pushinteger(L, counters->rx_packets);
+    lua_setfield(L, -2, "rx_packets");
+    nst_pushinteger(L, counters->rx_bytes);
+    lua_setfield(L, -2, "rx_bytes");
+    nst_pushinteger(L, counters->tx_packets);
+    lua_setfield(L, -2, "tx_packets");
+    nst_pushinteger(L, counters->tx_bytes);
+    lua_setfield(L, -2, "tx_bytes");
+  }
+  nst_pushinteger(L, interface->dropped_in);
+  lua_setfield(L, -2, "rx_dropped");
+  nst_pushinteger(L, interface->dropped_out);
+  lua_setfield(L, -2, "tx_dropped");
+  nst_pushinteger(L, interface->malformed);
+  lua_setfield(L, -2, "malformed");
+  lua_pushinteger(L, waiting);
+  lua_setfield(L, -2, "waiting");
+  return 1;
+}
+
+/*** Takes the interface off its stack; the device stays open.
+@function interface:detach
+@treturn integer 1 */
+static int detach(lua_State *L) {
+  nst_interface *interface = check_interface(L, "detach");
+  nst_stack *stack;
+  unsigned device;
+  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
+  stack = interface->stack;
+  device = interface->device ? interface->device->id : 0;
+  nst_interface_detach(interface);
+  nst_lua_recall(L, stack->id); /* the stack no longer keeps the device, nor the device the stack */
+  if (!lua_isnil(L, -1)) {
+    nst_getuservalue(L, -1);
+    lua_getfield(L, -1, "devices");
+    if (lua_istable(L, -1)) {
+      lua_rawgeti(L, -1, (int)device);
+      if (lua_isuserdata(L, -1)) {
+        nst_getuservalue(L, -1);
+        lua_pushnil(L);
+        lua_setfield(L, -2, "stack");
+        lua_pop(L, 1);
+      }
+      lua_pop(L, 1);
+      lua_pushnil(L);
+      lua_rawseti(L, -2, (int)device);
+    }
+  }
+  nst_lua_after(L, stack);
+  return nst_lua_success(L);
+}
+
+typedef struct attachment {
+  nst_device *device;
+  const char *name;
+  nst_interface *interface;
+} attachment;
+
+static void attach_inside(nst_stack *stack, void *argument) {
+  attachment *order = argument;
+  order->interface = nst_interface_attach(stack, order->device, order->name);
+}
+
+/*** Joins a device to a stack.
+@function attach
+@tparam stack stack
+@tparam device device
+@tparam string name
+@treturn interface|nil
+@treturn string "address already in use", "closed", "not supported" */
+static int attach(lua_State *L) {
+  nst_box *stack_box = nst_lua_check(L, 1, NST_CLASS_STACK, "attach");
+  nst_box *device_box = nst_lua_test(L, 2, NST_CLASS_DEVICE), *box;
+  nst_stack *stack = stack_box->object;
+  const nst_link *link;
+  attachment order;
+  if (device_box == NULL) return nst_lua_argument_error(L, 1, "attach", "device expected");
+  memset(&order, 0, sizeof order);
+  order.device = device_box->object;
+  order.name = lua_tostring(L, 3);
+  if (stack == NULL || !stack->open || order.device == NULL || !order.device->open) return nst_lua_fail(L, NST_CLOSED);
+  if (order.device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
+  if (order.device->medium != NST_MEDIUM_IP) return nst_lua_fail(L, NST_NOT_SUPPORTED);
+  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
+    if (nst_holder(link, const nst_interface, link) != stack->loopback) return nst_lua_fail(L, NST_NOT_SUPPORTED);
+  }
+  box = nst_lua_box(L, NST_CLASS_INTERFACE);
+  if (!nst_inside(stack, attach_inside, &order)) return nst_lua_fail(L, NST_CLOSED);
+  if (order.interface == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
+  box->object = nst_interface_retain(order.interface);
+  nst_getuservalue(L, 1);
+  lua_getfield(L, -1, "devices");
+  if (!lua_istable(L, -1)) {
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "devices");
+  }
+  lua_pushvalue(L, 2);
+  lua_rawseti(L, -2, (int)order.device->id);
+  lua_pop(L, 2);
+  nst_getuservalue(L, 2);
+  lua_pushvalue(L, 1);
+  lua_setfield(L, -2, "stack");
+  lua_pop(L, 1);
+  nst_lua_after(L, stack);
+  return 1;
+}
+
+/*** @function add_route
+@tparam stack stack
+@tparam string prefix
+@tparam string|interface via a gateway's address, or an interface
+@treturn integer|nil 1
+@treturn string "invalid address", "no route", "wrong ip version" */
+static int add_route(lua_State *L) {
+  nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "add_route")->object;
+  nst_box *box = nst_lua_test(L, 3, NST_CLASS_INTERFACE);
+  const char *text = nst_lua_string(L, 1, NULL, "add_route");
+  nst_interface *interface = box ? box->object : NULL;
+  ip_addr_t gateway;
+  nst_prefix prefix;
+  if (box == NULL && lua_type(L, 3) != LUA_TSTRING) {
+    return nst_lua_argument_error(L, 2, "add_route", "a gateway's address or an interface expected");
+  }
+  if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
+  if (!nst_prefix_parse(stack, text, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  if (box) {
+    if (interface == NULL || interface->stack != stack) return nst_lua_fail(L, NST_NO_ROUTE);
+    return nst_lua_result(L, nst_route_add(stack, &prefix, interface, NULL, false));
+  }
+  if (!nst_address_parse(stack, lua_tostring(L, 3), &gateway) || IP_IS_ANY_TYPE_VAL(gateway)) {
+    return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  }
+  if (IP_GET_TYPE(&gateway) != IP_GET_TYPE(&prefix.address)) return nst_lua_fail(L, NST_WRONG_IP_VERSION);
+  return nst_lua_result(L, nst_route_add(stack, &prefix, NULL, &gateway, false));
+}
+
+/*** @function remove_route
+@treturn integer|nil 1
+@treturn string "no route": there was none */
+static int remove_route(lua_State *L) {
+  nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "remove_route")->object;
+  const char *text = nst_lua_string(L, 1, NULL, "remove_route");
+  nst_prefix prefix;
+  if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
+  if (!nst_prefix_parse(stack, text, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  return nst_lua_result(L, nst_route_remove(stack, &prefix) ? NST_OK : NST_NO_ROUTE);
+}
+
+/*** @function routes
+@treturn {table,...} {prefix, interface, gateway}, the longest prefix first */
+static int routes(lua_State *L) {
+  nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "routes")->object;
+  char text[NST_ADDRESS_LENGTH];
+  size_t i;
+  if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
+  lua_createtable(L, (int)stack->route_count, 0);
+  for (i = 0; i < stack->route_count; i++) {
+    const nst_route *route = &stack->routes[i];
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, nst_prefix_format(stack, &route->to, text));
+    lua_setfield(L, -2, "prefix");
+    lua_pushstring(L, route->interface->name);
+    lua_setfield(L, -2, "interface");
+    if (!IP_IS_ANY_TYPE_VAL(route->gateway)) {
+      nst_lua_push_address(L, stack, &route->gateway);
+      lua_setfield(L, -2, "gateway");
+    }
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  return 1;
+}
+
+/* The interface's stack as an object, for the Lua layer. */
+static int stack_of_interface(lua_State *L) {
+  nst_interface *interface = check_interface(L, "set_gateway");
+  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
+  nst_lua_recall(L, interface->stack->id);
+  return 1;
+}
+
+void nst_lua_open_interface(lua_State *L) {
+  static const luaL_Reg methods[] = {
+    {"set_addresses", set_addresses}, {"addresses", addresses}, {"up", up}, {"down", down}, {"is_up", is_up},
+    {"stats", stats}, {"detach", detach}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"attach", attach}, {"add_route", add_route}, {"remove_route", remove_route},
+                                       {"routes", routes}, {"stack_of_interface", stack_of_interface}, {NULL, NULL}};
+  nst_lua_class(L, NST_CLASS_INTERFACE, "netstack.interface", methods, collect, describe);
+  nst_lua_functions(L, functions);
+}

@@ -1,0 +1,517 @@
+/* Stacks as Lua sees them. @module netstack.core */
+#include <math.h>
+#include <string.h>
+
+#include "binding.h"
+#include "raw.h"
+#include "tcp.h"
+#include "trace.h"
+#include "udp.h"
+
+#include "lwip/stats.h"
+
+static nst_stack *open_stack(lua_State *L, const char *function) {
+  nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, function)->object;
+  return stack && stack->open ? stack : NULL;
+}
+
+static int collect(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_STACK);
+  nst_stack *stack = box ? box->object : NULL;
+  if (stack == NULL) return 0;
+  box->object = NULL;
+  nst_stack_close(stack);
+  nst_stack_release(stack);
+  return 0;
+}
+
+static int describe(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_STACK);
+  nst_stack *stack = box ? box->object : NULL;
+  if (stack == NULL) lua_pushliteral(L, "stack (closed)");
+  else lua_pushfstring(L, "stack %s%s", stack->config.name, stack->open ? "" : " (closed)");
+  return 1;
+}
+
+/* A field of the config table at index 1, or its default. The Lua layer has checked types and ranges. */
+static double number_field(lua_State *L, const char *name, double otherwise) {
+  double value;
+  lua_getfield(L, 1, name);
+  value = lua_isnil(L, -1) ? otherwise : (double)lua_tonumber(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+/*** Makes a stack.
+@function stack
+@tparam table config checked by the caller
+@treturn stack|nil
+@treturn string "no memory" */
+static int stack_new(lua_State *L) {
+  nst_config config;
+  nst_stack *stack;
+  nst_box *box;
+  memset(&config, 0, sizeof config);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  config.mtu = (uint16_t)number_field(L, "mtu", 1500);
+  config.channel_capacity = (size_t)number_field(L, "command_channel_capacity", 32);
+  config.tcp_buffer_size = (uint32_t)number_field(L, "tcp_buffer_size", 262144);
+  config.udp_buffer_size = (size_t)number_field(L, "udp_buffer_size", 65536);
+  config.udp_message_count = (size_t)number_field(L, "udp_message_count", 256);
+  config.raw_buffer_size = (size_t)number_field(L, "raw_buffer_size", 65536);
+  config.raw_message_count = (size_t)number_field(L, "raw_message_count", 256);
+  lua_getfield(L, 1, "loopback");
+  config.loopback = lua_toboolean(L, -1);
+  lua_getfield(L, 1, "seed");
+  config.seeded = !lua_isnil(L, -1);
+  config.seed = (uint64_t)(int64_t)lua_tonumber(L, -1);
+  lua_getfield(L, 1, "name");
+  if (lua_isstring(L, -1)) strncpy(config.name, lua_tostring(L, -1), sizeof config.name - 1);
+  lua_pop(L, 3);
+  box = nst_lua_box(L, NST_CLASS_STACK);
+  lua_newtable(L);
+  nst_setuservalue(L, -2);
+  stack = nst_stack_new(nst_lua_hub(L), &config);
+  if (stack == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
+  box->object = stack;
+  nst_lua_remember(L, stack->id);
+  return 1;
+}
+
+/*** Ends the stack: RSTs what is open if the device has room, frees everything; devices are detached, not closed.
+@function stack:close
+@treturn integer 1; harmless twice */
+static int close_stack(lua_State *L) {
+  nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "close")->object;
+  if (stack) {
+    nst_getuservalue(L, 1);
+    lua_getfield(L, -1, "devices");
+    if (lua_istable(L, -1)) { /* the devices no longer keep the stack */
+      for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+        nst_getuservalue(L, -1);
+        lua_pushnil(L);
+        lua_setfield(L, -2, "stack");
+        lua_pop(L, 1);
+      }
+    }
+    lua_newtable(L);
+    nst_setuservalue(L, 1);
+    nst_stack_close(stack);
+    nst_lua_after(L, NULL);
+  }
+  return nst_lua_success(L);
+}
+
+static double now_argument(lua_State *L, const char *function) {
+  double now = nst_lua_number(L, 1, function);
+  if (!(now >= 0) || isinf(now)) nst_lua_argument_error(L, 1, function, "seconds, 0 or more");
+  return now;
+}
+
+static void push_delay(lua_State *L, nst_stack *stack) {
+  nst_time next = stack->open ? nst_stack_next(stack) : NST_NEVER;
+  if (next == NST_NEVER) lua_pushnil(L);
+  else lua_pushnumber(L, next <= stack->now ? 0 : nst_lua_seconds(next - stack->now));
+}
+
+/*** All work that can be done at `now` without waiting.
+@function stack:poll
+@tparam number now seconds of the stack's clock, which never goes back
+@treturn boolean whether anything was done
+@treturn number|nil seconds until it must be polled again */
+static int poll_stack(lua_State *L) {
+  double now = (nst_lua_check(L, 1, NST_CLASS_STACK, "poll"), now_argument(L, "poll"));
+  nst_stack *stack = open_stack(L, "poll");
+  bool worked = false, more = true;
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  nst_stack_set_time(stack, nst_lua_time(now));
+  /* Its own loopback could keep it busy for ever, and so could a function that answers each packet with another. */
+  for (int rounds = 0; more && stack->open && rounds < 1000; rounds++) {
+    more = nst_stack_poll(stack, &worked);
+    if (nst_lua_flush(L)) more = worked = true;
+  }
+  nst_lua_after(L, stack->open ? stack : NULL);
+  lua_pushboolean(L, worked);
+  push_delay(L, stack);
+  return 2;
+}
+
+/*** @function stack:poll_delay
+@tparam number now
+@treturn number|nil seconds until it must be polled; nil: not before something comes */
+static int poll_delay(lua_State *L) {
+  double now = (nst_lua_check(L, 1, NST_CLASS_STACK, "poll_delay"), now_argument(L, "poll_delay"));
+  nst_stack *stack = open_stack(L, "poll_delay");
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  nst_stack_set_time(stack, nst_lua_time(now));
+  push_delay(L, stack);
+  return 1;
+}
+
+/*** @function stack:timeout
+@treturn number|nil seconds until it must be polled, by its own clock (cqueues) */
+static int timeout(lua_State *L) {
+  nst_stack *stack = open_stack(L, "timeout");
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  push_delay(L, stack);
+  return 1;
+}
+
+/*** @function stack:pollfd
+@treturn integer|nil the device's file descriptor (cqueues); nil: it has none */
+static int pollfd_of(lua_State *L) {
+  nst_stack *stack = open_stack(L, "pollfd");
+  const nst_link *link;
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
+    const nst_interface *interface = nst_holder(link, const nst_interface, link);
+    if (interface->device && interface->device->fd >= 0) {
+      lua_pushinteger(L, interface->device->fd);
+      return 1;
+    }
+  }
+  lua_pushnil(L);
+  return 1;
+}
+
+/*** @function stack:events
+@treturn string|nil what to wait for on `pollfd`, "r" or "rw" (cqueues); nil: nothing */
+static int events_of(lua_State *L) {
+  nst_stack *stack = open_stack(L, "events");
+  const nst_link *link;
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
+    const nst_interface *interface = nst_holder(link, const nst_interface, link);
+    if (interface->device && interface->device->fd >= 0) {
+      bool writes = !nst_list_empty(&interface->egress) || !nst_list_empty(&interface->blocked);
+      lua_pushstring(L, writes ? "rw" : "r");
+      return 1;
+    }
+  }
+  lua_pushnil(L);
+  return 1;
+}
+
+/*** Runs queued commands without touching the device.
+@function stack:process_commands
+@tparam[opt] integer max
+@treturn integer how many ran */
+static int process_commands(lua_State *L) {
+  nst_stack *stack;
+  size_t max = 0;
+  nst_lua_check(L, 1, NST_CLASS_STACK, "process_commands");
+  if (!lua_isnoneornil(L, 2)) max = (size_t)nst_lua_integer(L, 1, 0, 1e9, "process_commands");
+  stack = open_stack(L, "process_commands");
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  if (!lua_isnoneornil(L, 2) && max == 0) {
+    lua_pushinteger(L, 0);
+    return 1;
+  }
+  nst_pushinteger(L, nst_stack_process_commands(stack, max));
+  nst_lua_after(L, stack->open ? stack : NULL);
+  return 1;
+}
+
+static int set_function(lua_State *L, const char *name, bool *flag, nst_stack *stack) {
+  if (!lua_isnoneornil(L, 2) && !lua_isfunction(L, 2)) {
+    return nst_lua_argument_error(L, 1, name, "function or nil expected");
+  }
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_settop(L, 2);
+  nst_getuservalue(L, 1);
+  lua_pushvalue(L, 2);
+  lua_setfield(L, -2, name);
+  *flag = lua_isfunction(L, 2);
+  return nst_lua_success(L);
+}
+
+/*** Sets what is called when an idle stack needs a poll.
+@function stack:on_wake
+@tparam function|nil fn fn(stack) */
+static int on_wake(lua_State *L) {
+  nst_stack *stack = open_stack(L, "on_wake");
+  bool unused;
+  return set_function(L, "on_wake", stack ? &stack->wants_wake : &unused, stack);
+}
+
+/*** Sets what is called, after each poll, with each event.
+@function stack:trace
+@tparam function|nil fn fn(event): {time, stack, type = "command" | "in" | "out" | "drop" | "state", ...} */
+static int trace(lua_State *L) {
+  nst_stack *stack = open_stack(L, "trace");
+  bool unused;
+  int results = set_function(L, "trace", stack ? &stack->tracing : &unused, stack);
+  if (stack && !stack->tracing) nst_trace_clear(stack);
+  return results;
+}
+
+static void copy_stats(nst_stack *stack, void *argument) {
+  (void)stack;
+  memcpy(argument, &lwip_stats, sizeof lwip_stats);
+}
+
+static void set_number(lua_State *L, const char *name, uint64_t value) {
+  nst_pushinteger(L, value);
+  lua_setfield(L, -2, name);
+}
+
+/* One protocol's counters, by lwIP's names spelled out. */
+static void set_protocol(lua_State *L, const char *name, const struct stats_proto *counters) {
+  lua_createtable(L, 0, 9);
+  set_number(L, "received", counters->recv);
+  set_number(L, "sent", counters->xmit);
+  set_number(L, "dropped", counters->drop);
+  set_number(L, "checksum_errors", counters->chkerr);
+  set_number(L, "length_errors", counters->lenerr);
+  set_number(L, "memory_errors", counters->memerr);
+  set_number(L, "routing_errors", counters->rterr);
+  set_number(L, "protocol_errors", counters->proterr);
+  set_number(L, "option_errors", counters->opterr);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -3, name);
+}
+
+/*** @function stack:stats
+@treturn table counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; of a stack that an
+assertion of lwIP ended: {closed = true, cause} */
+static int stats(lua_State *L) {
+  nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "stats")->object;
+  struct stats_ lwip;
+  const nst_link *link;
+  uint64_t sockets = 0;
+  if (stack && !stack->open && stack->cause) {
+    lua_createtable(L, 0, 2);
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, "closed");
+    lua_pushstring(L, stack->cause);
+    lua_setfield(L, -2, "cause");
+    return 1;
+  }
+  if (stack == NULL || !nst_inside(stack, copy_stats, &lwip)) return nst_lua_fail(L, NST_CLOSED);
+  lua_createtable(L, 0, 16);
+  set_protocol(L, "ip", &lwip.ip);
+  lua_pop(L, 1);
+  set_protocol(L, "ip_frag", &lwip.ip_frag);
+  lua_pop(L, 1);
+  set_protocol(L, "icmp", &lwip.icmp);
+  lua_pop(L, 1);
+  set_protocol(L, "ip6", &lwip.ip6);
+  lua_pop(L, 1);
+  set_protocol(L, "ip6_frag", &lwip.ip6_frag);
+  lua_pop(L, 1);
+  set_protocol(L, "icmp6", &lwip.icmp6);
+  lua_pop(L, 1);
+  set_protocol(L, "udp", &lwip.udp);
+  set_number(L, "queue_full", stack->counters.udp_queue_full);
+  lua_pop(L, 1);
+  set_protocol(L, "tcp", &lwip.tcp);
+  set_number(L, "retransmits", stack->counters.tcp_retransmits);
+  set_number(L, "opened", stack->counters.tcp_opened);
+  set_number(L, "accepted", stack->counters.tcp_accepted);
+  set_number(L, "syn_dropped", stack->counters.tcp_syn_dropped);
+  set_number(L, "mss_refused", stack->counters.tcp_mss_refused);
+  set_number(L, "time_wait", stack->time_wait_count);
+  set_number(L, "connections", stack->connections.count);
+  lua_pop(L, 1);
+  lua_createtable(L, 0, 1);
+  set_number(L, "queue_full", stack->counters.raw_queue_full);
+  lua_setfield(L, -2, "raw");
+  lua_createtable(L, 0, 2);
+  set_number(L, "blocks", stack->memory.count);
+  set_number(L, "bytes", stack->memory.bytes);
+  lua_setfield(L, -2, "memory");
+  for (link = stack->sockets.next; link != &stack->sockets; link = link->next) sockets++;
+  set_number(L, "sockets", sockets);
+  set_number(L, "commands", stack->counters.commands);
+  set_number(L, "queued_commands", stack->command_count);
+  set_number(L, "in_packets", stack->counters.in_packets);
+  set_number(L, "in_bytes", stack->counters.in_bytes);
+  set_number(L, "out_packets", stack->counters.out_packets);
+  set_number(L, "out_bytes", stack->counters.out_bytes);
+  lua_pushnumber(L, nst_lua_seconds(stack->now));
+  lua_setfield(L, -2, "time");
+  return 1;
+}
+
+static void set_end(lua_State *L, const nst_stack *stack, const char *host_name, const ip_addr_t *host,
+                    const char *port_name, uint16_t port) {
+  nst_lua_push_address(L, stack, host);
+  lua_setfield(L, -2, host_name);
+  lua_pushinteger(L, port);
+  lua_setfield(L, -2, port_name);
+}
+
+static void push_tcp(lua_State *L, const nst_stack *stack, const nst_tcp *tcp) {
+  ip_addr_t host;
+  uint16_t port;
+  bool local;
+  uint64_t waiting = 0;
+  const nst_link *link;
+  lua_pushstring(L, nst_tcp_state_name(tcp));
+  lua_setfield(L, -2, "state");
+  lua_createtable(L, 0, 4);
+  local = nst_tcp_local(tcp, &host, &port);
+  if (local) set_end(L, stack, "local_host", &host, "local_port", port);
+  if (nst_tcp_remote(tcp, &host, &port) || tcp->connecting || tcp->listener) {
+    set_end(L, stack, "remote_host", &tcp->remote_host, "remote_port", tcp->remote_port);
+  }
+  lua_setfield(L, -2, "addresses");
+  lua_createtable(L, 0, 3);
+  set_number(L, "receive", tcp->received_length);
+  set_number(L, "send", nst_tcp_unacked(tcp));
+  for (link = tcp->acceptable.next; link != &tcp->acceptable; link = link->next) waiting++;
+  if (tcp->listening) set_number(L, "accept", waiting);
+  lua_setfield(L, -2, "queues");
+}
+
+static void push_inbox(lua_State *L, const nst_inbox *inbox) {
+  lua_createtable(L, 0, 3);
+  set_number(L, "receive", inbox->bytes);
+  set_number(L, "messages", inbox->count);
+  set_number(L, "dropped", inbox->dropped);
+  lua_setfield(L, -2, "queues");
+}
+
+/*** @function stack:sockets
+@treturn {table,...} {protocol, state, addresses = {local_host, local_port, remote_host, remote_port},
+queues = {receive, send, ...}} of each open or closing socket */
+static int sockets(lua_State *L) {
+  static const char *const protocols[] = {"tcp", "udp", "raw"};
+  nst_stack *stack = open_stack(L, "sockets");
+  const nst_link *link;
+  int n = 0;
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_newtable(L);
+  for (link = stack->sockets.next; link != &stack->sockets; link = link->next) {
+    const nst_socket *socket = nst_holder(link, const nst_socket, link);
+    lua_createtable(L, 0, 4);
+    lua_pushstring(L, protocols[socket->protocol]);
+    lua_setfield(L, -2, "protocol");
+    if (socket->protocol == NST_TCP) {
+      push_tcp(L, stack, (const nst_tcp *)(const void *)socket);
+    } else if (socket->protocol == NST_UDP) {
+      const nst_udp *udp = (const nst_udp *)(const void *)socket;
+      lua_pushstring(L, udp->connected ? "CONNECTED" : udp->pcb ? "BOUND" : "UNBOUND");
+      lua_setfield(L, -2, "state");
+      lua_createtable(L, 0, 4);
+      if (udp->pcb) set_end(L, stack, "local_host", &socket->binding.host, "local_port", socket->binding.port);
+      if (udp->connected) set_end(L, stack, "remote_host", &udp->remote_host, "remote_port", udp->remote_port);
+      lua_setfield(L, -2, "addresses");
+      push_inbox(L, &udp->inbox);
+    } else {
+      const nst_raw *raw = (const nst_raw *)(const void *)socket;
+      lua_pushliteral(L, "OPEN");
+      lua_setfield(L, -2, "state");
+      lua_createtable(L, 0, 2);
+      lua_pushstring(L, raw->ipv6 ? "ipv6" : "ipv4");
+      lua_setfield(L, -2, "family");
+      lua_pushinteger(L, raw->protocol);
+      lua_setfield(L, -2, "protocol");
+      lua_setfield(L, -2, "addresses");
+      push_inbox(L, &raw->inbox);
+    }
+    lua_rawseti(L, -2, ++n);
+  }
+  return 1;
+}
+
+/*** @function stack:name
+@treturn string */
+static int name(lua_State *L) {
+  nst_stack *stack = open_stack(L, "name");
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_pushstring(L, stack->config.name);
+  return 1;
+}
+
+/*** Whether the stack is open.
+@function is_open
+@tparam stack stack
+@treturn boolean */
+static int is_open(lua_State *L) {
+  lua_pushboolean(L, open_stack(L, "is_open") != NULL);
+  return 1;
+}
+
+/*** Random bytes of the stack's generator.
+@function random
+@tparam stack stack
+@treturn integer 0 to 2^32-1 */
+static int random_number(lua_State *L) {
+  nst_stack *stack = open_stack(L, "random");
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  nst_pushinteger(L, nst_random_u32(&stack->random));
+  return 1;
+}
+
+/* The first interface that is not the loopback, as an object. */
+static int first_interface(lua_State *L) {
+  nst_stack *stack = open_stack(L, "first_interface");
+  nst_link *link;
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
+    nst_interface *interface = nst_holder(link, nst_interface, link);
+    if (interface == stack->loopback) continue;
+    nst_lua_box(L, NST_CLASS_INTERFACE)->object = nst_interface_retain(interface);
+    return 1;
+  }
+  return nst_lua_fail(L, NST_NO_ROUTE);
+}
+
+/* The address that packets to a host come from (ping needs it for ICMPv6's checksum). */
+typedef struct source {
+  ip_addr_t to, from;
+  bool found;
+} source;
+
+static void find_source(nst_stack *stack, void *argument) {
+  source *query = argument;
+  struct netif *netif = nst_route_find(stack, NULL, &query->to);
+  const ip_addr_t *from = netif ? ip_netif_get_local_ip(netif, &query->to) : NULL;
+  query->found = from && !ip_addr_isany(from);
+  if (query->found) query->from = *from;
+}
+
+/*** The address that packets to a host come from.
+@function source_address
+@tparam stack stack
+@tparam string host
+@treturn string|nil
+@treturn string "no route", "invalid address" */
+static int source_address(lua_State *L) {
+  nst_stack *stack = open_stack(L, "source_address");
+  source query;
+  memset(&query, 0, sizeof query);
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  if (!nst_lua_address(L, 1, stack, &query.to, "source_address")) return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  if (!nst_inside(stack, find_source, &query)) return nst_lua_fail(L, NST_CLOSED);
+  if (!query.found) return nst_lua_fail(L, NST_NO_ROUTE);
+  nst_lua_push_address(L, stack, &query.from);
+  return 1;
+}
+
+/*** Reads an address.
+@function parse_address
+@tparam string text
+@treturn string|nil the network-order bytes (4 or 16), "" for "*"
+@treturn string "invalid address" */
+static int parse_address(lua_State *L) {
+  ip_addr_t address;
+  if (!nst_lua_address(L, 0, NULL, &address, "parse_address")) return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  if (IP_IS_ANY_TYPE_VAL(address)) lua_pushliteral(L, "");
+  else if (IP_IS_V6(&address)) lua_pushlstring(L, (const char *)ip_2_ip6(&address)->addr, 16);
+  else lua_pushlstring(L, (const char *)&ip_2_ip4(&address)->addr, 4);
+  return 1;
+}
+
+void nst_lua_open_stack(lua_State *L) {
+  static const luaL_Reg methods[] = {
+    {"close", close_stack}, {"poll", poll_stack}, {"poll_delay", poll_delay}, {"timeout", timeout},
+    {"pollfd", pollfd_of}, {"events", events_of}, {"process_commands", process_commands}, {"on_wake", on_wake},
+    {"trace", trace}, {"stats", stats}, {"sockets", sockets}, {"name", name}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+    {"stack", stack_new}, {"is_open", is_open}, {"random", random_number}, {"first_interface", first_interface},
+    {"source_address", source_address}, {"parse_address", parse_address}, {NULL, NULL}};
+  nst_lua_class(L, NST_CLASS_STACK, "netstack.stack", methods, collect, describe);
+  nst_lua_functions(L, functions);
+}

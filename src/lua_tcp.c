@@ -1,0 +1,572 @@
+/* TCP sockets as Lua sees them: handles, and functions that answer at once. @module netstack.core */
+#include <math.h>
+#include <string.h>
+
+#include "binding.h"
+#include "operations.h"
+#include "tcp.h"
+
+static nst_tcp *check_tcp(lua_State *L, const char *function) {
+  return nst_lua_check(L, 1, NST_CLASS_TCP, function)->object;
+}
+
+static const nst_class class_of[] = {NST_CLASS_TCP, NST_CLASS_UDP, NST_CLASS_RAW};
+
+void nst_lua_push_socket(lua_State *L, nst_socket *socket) {
+  nst_lua_box(L, class_of[socket->protocol])->object = socket;
+}
+
+nst_socket *nst_lua_test_socket(lua_State *L, int index) {
+  int protocol;
+  for (protocol = NST_TCP; protocol <= NST_RAW; protocol++) {
+    nst_box *box = nst_lua_test(L, index, class_of[protocol]);
+    if (box) return box->object;
+  }
+  return NULL;
+}
+
+static int collect(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_TCP);
+  nst_tcp *tcp = box ? box->object : NULL;
+  nst_stack *stack;
+  if (tcp == NULL) return 0;
+  box->object = NULL;
+  stack = nst_stack_retain(tcp->socket.stack);
+  nst_socket_close(&tcp->socket);
+  nst_socket_release(&tcp->socket);
+  if (stack->open && !nst_list_linked(&stack->runnable)) (void)nst_stack_next(stack);
+  nst_stack_release(stack);
+  return 0;
+}
+
+static int describe(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_TCP);
+  nst_tcp *tcp = box ? box->object : NULL;
+  lua_pushfstring(L, "tcp (%s)", tcp && tcp->socket.open ? nst_tcp_state_name(tcp) : "closed");
+  return 1;
+}
+
+/* One call into the stack: what a body needs and what it says. */
+typedef struct call {
+  nst_tcp *tcp;
+  ip_addr_t host;
+  uint16_t port;
+  const char *data;
+  size_t length, done;
+  bool receive, send;
+  nst_error error;
+} call;
+
+/* Runs the body inside the socket's stack, commands that were queued before it first. */
+static nst_error run(lua_State *L, call *c, void (*body)(nst_stack *, void *)) {
+  nst_stack *stack = c->tcp->socket.stack;
+  c->error = NST_CLOSED;
+  if (!nst_list_empty(&stack->commands)) (void)nst_stack_process_commands(stack, 0);
+  (void)nst_inside(stack, body, c);
+  if (stack->open) nst_lua_after(L, stack);
+  return c->error;
+}
+
+/*** @function tcp
+@tparam stack stack
+@treturn handle|nil */
+static int tcp_new_handle(lua_State *L) {
+  nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "tcp")->object;
+  nst_box *box;
+  if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
+  box = nst_lua_box(L, NST_CLASS_TCP);
+  box->object = nst_tcp_new(stack);
+  return box->object ? 1 : nst_lua_fail(L, NST_NO_MEMORY);
+}
+
+static void bind_inside(nst_stack *stack, void *argument) {
+  call *c = argument;
+  (void)stack;
+  c->error = nst_tcp_bind(c->tcp, &c->host, c->port);
+}
+
+/*** @function tcp:bind
+@tparam string host "*", "0.0.0.0", "::" or one of the stack's addresses
+@tparam integer port 0: any */
+static int bind_tcp(lua_State *L) {
+  call c;
+  memset(&c, 0, sizeof c);
+  c.tcp = check_tcp(L, "bind");
+  c.port = nst_lua_port(L, 2, "bind");
+  if (c.tcp == NULL || !c.tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  if (!nst_lua_address(L, 1, c.tcp->socket.stack, &c.host, "bind")) return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  if (c.tcp->ipv6_only && IP_IS_ANY_TYPE_VAL(c.host)) c.host = *IP6_ADDR_ANY;
+  return nst_lua_result(L, run(L, &c, bind_inside));
+}
+
+static void listen_inside(nst_stack *stack, void *argument) {
+  call *c = argument;
+  (void)stack;
+  c->error = nst_tcp_listen(c->tcp, c->length);
+}
+
+/*** @function tcp:listen
+@tparam[opt=32] integer backlog */
+static int listen_tcp(lua_State *L) {
+  call c;
+  memset(&c, 0, sizeof c);
+  c.tcp = check_tcp(L, "listen");
+  c.length = lua_isnoneornil(L, 2) ? 32 : (size_t)nst_lua_integer(L, 1, 0, 1e6, "listen");
+  if (c.tcp == NULL || !c.tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  return nst_lua_result(L, run(L, &c, listen_inside));
+}
+
+static void connect_inside(nst_stack *stack, void *argument) {
+  call *c = argument;
+  (void)stack;
+  c->error = nst_tcp_connect(c->tcp, &c->host, c->port);
+}
+
+/*** Starts to connect.
+@function tcp:try_connect
+@treturn nil
+@treturn string "wouldblock" when it is under way */
+static int try_connect(lua_State *L) {
+  call c;
+  memset(&c, 0, sizeof c);
+  c.tcp = check_tcp(L, "connect");
+  c.port = nst_lua_port(L, 2, "connect");
+  if (c.port == 0) return nst_lua_argument_error(L, 2, "connect", "out of range: 1 to 65535");
+  if (c.tcp == NULL || !c.tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  if (!nst_lua_address(L, 1, c.tcp->socket.stack, &c.host, "connect") || IP_IS_ANY_TYPE_VAL(c.host)) {
+    return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  }
+  return nst_lua_result(L, run(L, &c, connect_inside));
+}
+
+/*** The outcome of connecting so far.
+@function tcp:try_connected
+@treturn integer|nil 1
+@treturn string "wouldblock", "connection refused", "timeout", ... */
+static int try_connected(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "connect");
+  return nst_lua_result(L, tcp ? nst_tcp_connected(tcp) : NST_CLOSED);
+}
+
+/*** @function tcp:try_accept
+@treturn handle|nil
+@treturn string "wouldblock", "closed" */
+static int try_accept(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "accept"), *connection;
+  nst_error error;
+  nst_box *box;
+  if (tcp == NULL) return nst_lua_fail(L, NST_CLOSED);
+  if (!nst_list_empty(&tcp->socket.stack->commands)) (void)nst_stack_process_commands(tcp->socket.stack, 0);
+  box = nst_lua_box(L, NST_CLASS_TCP);
+  error = nst_tcp_accept(tcp, &connection);
+  if (error != NST_OK) return nst_lua_fail(L, error);
+  box->object = connection;
+  return 1;
+}
+
+static void send_inside(nst_stack *stack, void *argument) {
+  call *c = argument;
+  (void)stack;
+  c->error = nst_tcp_send(c->tcp, c->data, c->length, &c->done);
+}
+
+/*** Queues as much as there is room for.
+@function tcp:try_send
+@tparam string data
+@tparam[opt=1] integer i first byte to send
+@tparam[opt=-1] integer j last byte to send
+@treturn integer|nil index of the last byte, when all were taken
+@treturn string "wouldblock" or an error
+@treturn integer index of the last byte that was taken */
+static int try_send(lua_State *L) {
+  call c;
+  size_t length;
+  lua_Number first = 1, last = -1;
+  c.tcp = check_tcp(L, "send");
+  c.data = nst_lua_string(L, 1, &length, "send");
+  c.done = 0;
+  if (!lua_isnoneornil(L, 3)) first = nst_lua_number(L, 2, "send");
+  if (!lua_isnoneornil(L, 4)) last = nst_lua_number(L, 3, "send");
+  if (first < 0) first += (lua_Number)length + 1;
+  if (first < 1) first = 1;
+  if (last < 0) last += (lua_Number)length + 1;
+  if (last > (lua_Number)length) last = (lua_Number)length;
+  c.length = last >= first ? (size_t)(last - first) + 1 : 0;
+  if (c.length > 0) c.data += (size_t)first - 1;
+  if (c.tcp == NULL) c.error = NST_CLOSED;
+  else (void)run(L, &c, send_inside);
+  if (c.error == NST_OK && c.done == c.length) {
+    nst_pushinteger(L, first - 1 + (lua_Number)c.done);
+    return 1;
+  }
+  nst_lua_fail(L, c.error == NST_OK ? NST_WOULDBLOCK : c.error);
+  nst_pushinteger(L, first - 1 + (lua_Number)c.done);
+  return 3;
+}
+
+static void consume_inside(nst_stack *stack, void *argument) {
+  call *c = argument;
+  (void)stack;
+  nst_tcp_consume(c->tcp, c->length);
+}
+
+/* Pushes the first `length` received bytes and then, when nothing can raise any more, lets go of them. */
+static void take(lua_State *L, nst_tcp *tcp, size_t length) {
+  nst_stack *stack = tcp->socket.stack;
+  size_t contiguous;
+  const char *data = nst_tcp_first(tcp, &contiguous);
+  call c;
+  if (contiguous < length) {
+    char *scratch = nst_hub_scratch(stack->hub, length);
+    if (scratch == NULL) luaL_error(L, "no memory");
+    (void)nst_tcp_peek(tcp, scratch, 0, length);
+    data = scratch;
+  }
+  lua_pushlstring(L, data, length);
+  c.tcp = tcp;
+  c.length = length;
+  (void)nst_inside(stack, consume_inside, &c);
+  if (stack->open) nst_lua_after(L, stack);
+}
+
+static nst_error readable(nst_tcp *tcp) {
+  if (tcp == NULL) return NST_CLOSED;
+  if (!nst_list_empty(&tcp->socket.stack->commands)) (void)nst_stack_process_commands(tcp->socket.stack, 0);
+  return nst_tcp_readable(tcp);
+}
+
+/*** Takes what was received, up to `max` bytes.
+@function tcp:try_receive
+@tparam[opt] integer max
+@treturn string|nil at least a byte
+@treturn string "wouldblock", "closed", "connection reset" */
+static int try_receive(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "receive");
+  lua_Number max = lua_isnoneornil(L, 2) ? HUGE_VAL : lua_tonumber(L, 2);
+  nst_error error = readable(tcp);
+  if (error != NST_OK) return nst_lua_fail(L, error);
+  take(L, tcp, max < (lua_Number)tcp->received_length ? (size_t)max : tcp->received_length);
+  return 1;
+}
+
+/*** Takes what was received up to and with the first newline; all of it when there is none.
+@function tcp:try_receive_line
+@treturn string|nil
+@treturn boolean|string whether it ends in a newline; or the error */
+static int try_receive_line(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "receive");
+  nst_error error = readable(tcp);
+  size_t length;
+  if (error != NST_OK) return nst_lua_fail(L, error);
+  length = nst_tcp_find_newline(tcp);
+  take(L, tcp, length ? length : tcp->received_length);
+  lua_pushboolean(L, length != 0);
+  return 2;
+}
+
+static void shutdown_inside(nst_stack *stack, void *argument) {
+  call *c = argument;
+  (void)stack;
+  c->error = nst_tcp_shutdown(c->tcp, c->receive, c->send);
+}
+
+/*** @function tcp:shutdown
+@tparam[opt="both"] string how "send", "receive" or "both" */
+static int shutdown_tcp(lua_State *L) {
+  const char *how = lua_isnoneornil(L, 2) ? "both" : lua_tostring(L, 2);
+  call c;
+  memset(&c, 0, sizeof c);
+  c.tcp = check_tcp(L, "shutdown");
+  c.receive = how && (strcmp(how, "receive") == 0 || strcmp(how, "both") == 0);
+  c.send = how && (strcmp(how, "send") == 0 || strcmp(how, "both") == 0);
+  if (!c.receive && !c.send) {
+    return nst_lua_argument_error(L, 1, "shutdown", "\"send\", \"receive\" or \"both\" expected");
+  }
+  if (c.tcp == NULL || !c.tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  return nst_lua_result(L, run(L, &c, shutdown_inside));
+}
+
+/*** Sends what is unsent, then FIN, in the background.
+@function tcp:close
+@treturn integer 1; harmless twice */
+static int close_tcp(lua_State *L) {
+  nst_lua_check(L, 1, NST_CLASS_TCP, "close");
+  collect(L);
+  nst_lua_after(L, NULL);
+  return nst_lua_success(L);
+}
+
+static void abort_inside(nst_stack *stack, void *argument) {
+  call *c = argument;
+  (void)stack;
+  nst_requests_finish(&c->tcp->socket.readers, NST_ABORTED);
+  nst_requests_finish(&c->tcp->socket.writers, NST_ABORTED);
+  nst_tcp_abort(c->tcp);
+}
+
+/*** Sends RST and forgets the connection; who waits for the socket is answered "connection aborted".
+@function tcp:abort
+@treturn integer 1 */
+static int abort_tcp(lua_State *L) {
+  call c;
+  memset(&c, 0, sizeof c);
+  c.tcp = check_tcp(L, "abort");
+  if (c.tcp == NULL) return nst_lua_fail(L, NST_CLOSED);
+  (void)run(L, &c, abort_inside);
+  return close_tcp(L);
+}
+
+static int push_end(lua_State *L, const nst_tcp *tcp, const ip_addr_t *host, uint16_t port) {
+  nst_lua_push_address(L, tcp->socket.stack, host);
+  lua_pushinteger(L, port);
+  lua_pushstring(L, IP_IS_ANY_TYPE_VAL(*host) ? "unspec" : IP_IS_V6(host) ? "inet6" : "inet");
+  return 3;
+}
+
+/*** @function tcp:getsockname
+@treturn string|nil host
+@treturn integer port
+@treturn string "inet", "inet6" or "unspec" */
+static int getsockname(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "getsockname");
+  ip_addr_t host;
+  uint16_t port;
+  if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  if (!nst_tcp_local(tcp, &host, &port)) return nst_lua_fail(L, NST_NOT_CONNECTED);
+  return push_end(L, tcp, &host, port);
+}
+
+/*** @function tcp:getpeername
+@treturn string|nil host
+@treturn integer port
+@treturn string "inet" or "inet6" */
+static int getpeername(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "getpeername");
+  ip_addr_t host;
+  uint16_t port;
+  if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  if (!nst_tcp_remote(tcp, &host, &port)) return nst_lua_fail(L, NST_NOT_CONNECTED);
+  return push_end(L, tcp, &host, port);
+}
+
+/*** @function tcp:getstats
+@treturn integer bytes received
+@treturn integer bytes sent
+@treturn number age in seconds of the stack's clock */
+static int getstats(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "getstats");
+  if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  nst_pushinteger(L, tcp->socket.received_bytes - tcp->received_length);
+  nst_pushinteger(L, tcp->socket.sent_bytes);
+  lua_pushnumber(L, nst_lua_seconds(tcp->socket.stack->now - tcp->socket.born));
+  return 3;
+}
+
+/*** @function tcp:dirty
+@treturn boolean whether received data waits to be read */
+static int dirty(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "dirty");
+  if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  lua_pushboolean(L, tcp->received_length > 0 || !nst_list_empty(&tcp->acceptable));
+  return 1;
+}
+
+static void set_number(lua_State *L, const char *name, double value) {
+  lua_pushnumber(L, value);
+  lua_setfield(L, -2, name);
+}
+
+static void set_count(lua_State *L, const char *name, uint64_t value) {
+  nst_pushinteger(L, value);
+  lua_setfield(L, -2, name);
+}
+
+/*** @function tcp:info
+@treturn table state, rtt, rttvar, rto (seconds), cwnd, ssthresh, snd_wnd, rcv_wnd, mss, unacked (bytes), retransmits */
+static int info(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "info");
+  const struct tcp_pcb *pcb;
+  if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  pcb = tcp->listening ? NULL : tcp->pcb;
+  lua_createtable(L, 0, 11);
+  lua_pushstring(L, nst_tcp_state_name(tcp));
+  lua_setfield(L, -2, "state");
+  set_number(L, "rtt", nst_lua_seconds(tcp->srtt));
+  set_number(L, "rttvar", nst_lua_seconds(tcp->rttvar));
+  set_number(L, "rto", nst_lua_seconds(tcp->rto));
+  set_count(L, "cwnd", pcb ? pcb->cwnd : 0);
+  set_count(L, "ssthresh", pcb ? pcb->ssthresh : 0);
+  set_count(L, "snd_wnd", pcb ? pcb->snd_wnd : 0);
+  set_count(L, "rcv_wnd", pcb ? pcb->rcv_wnd : 0);
+  set_count(L, "mss", pcb ? pcb->mss : 0);
+  set_count(L, "unacked", nst_tcp_unacked(tcp));
+  set_count(L, "retransmits", tcp->retransmits);
+  return 1;
+}
+
+/* ---- options: as in LuaSocket, seconds and booleans ---- */
+
+typedef enum option_kind { FLAG, NUMBER, SECONDS, LINGER } option_kind;
+
+typedef struct option {
+  const char *name;
+  option_kind kind;
+  size_t place; /* in nst_tcp */
+  double least, most;
+} option;
+
+#define AT(field) offsetof(nst_tcp, field)
+static const option options[] = {
+  {"tcp-nodelay", FLAG, AT(nodelay), 0, 0},
+  {"keepalive", FLAG, AT(keepalive), 0, 0},
+  {"reuseaddr", FLAG, AT(reuse_address), 0, 0},
+  {"ipv6-v6only", FLAG, AT(ipv6_only), 0, 0},
+  {"tcp-keepidle", SECONDS, AT(keep_idle), 0.001, 4e6},
+  {"tcp-keepintvl", SECONDS, AT(keep_interval), 0.001, 4e6},
+  {"tcp-keepcnt", NUMBER, AT(keep_count), 1, 127},
+  {"ip-ttl", NUMBER, AT(ttl), 1, 255},
+  {"ipv6-unicast-hops", NUMBER, AT(ttl), 1, 255},
+  {"ip-tos", NUMBER, AT(tos), 0, 255},
+  {"linger", LINGER, AT(linger), 0, 0},
+};
+
+static const option *find_option(lua_State *L, const char *function) {
+  const char *name = nst_lua_string(L, 1, NULL, function);
+  char why[80];
+  size_t i;
+  for (i = 0; i < sizeof options / sizeof *options; i++) {
+    if (strcmp(options[i].name, name) == 0) return &options[i];
+  }
+  snprintf(why, sizeof why, "unknown option '%.50s'", name);
+  nst_lua_argument_error(L, 1, function, why);
+  return NULL;
+}
+
+/* 8-bit and 32-bit fields are told apart here, so that the table above stays a table. */
+static bool is_byte(const option *o) {
+  return o->place == AT(ttl) || o->place == AT(tos);
+}
+
+static void set_linger(lua_State *L, nst_tcp *tcp) {
+  double seconds = 0;
+  bool on;
+  if (!lua_istable(L, 3)) nst_lua_argument_error(L, 2, "setoption", "table {on=, timeout=} expected");
+  lua_getfield(L, 3, "on");
+  lua_getfield(L, 3, "timeout");
+  on = lua_toboolean(L, -2);
+  if (lua_isnumber(L, -1)) seconds = (double)lua_tonumber(L, -1);
+  if ((!lua_isnil(L, -1) && lua_type(L, -1) != LUA_TNUMBER) || !(seconds >= 0)) {
+    nst_lua_argument_error(L, 2, "setoption", "linger's timeout is seconds, 0 or more");
+  }
+  if (tcp == NULL) return;
+  tcp->linger = on;
+  tcp->linger_time = nst_lua_time(seconds);
+}
+
+static void apply_inside(nst_stack *stack, void *argument) {
+  call *c = argument;
+  (void)stack;
+  nst_tcp_take_up(c->tcp);
+  nst_tcp_apply_options(c->tcp);
+  nst_tcp_put_down(c->tcp->socket.stack);
+  c->error = NST_OK;
+}
+
+/*** @function tcp:setoption
+@tparam string option tcp-nodelay keepalive tcp-keepidle tcp-keepintvl tcp-keepcnt linger reuseaddr ipv6-v6only ip-ttl
+ip-tos ipv6-unicast-hops
+@param value boolean, number (seconds for keepidle and keepintvl) or {on=, timeout=} */
+static int setoption(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "setoption");
+  const option *o = find_option(L, "setoption");
+  char *place = (char *)tcp + o->place;
+  double value = 0;
+  call c;
+  if (o->kind == FLAG) {
+    if (!lua_isboolean(L, 3)) return nst_lua_argument_error(L, 2, "setoption", "boolean expected");
+  } else if (o->kind == LINGER) {
+    set_linger(L, tcp);
+  } else if (o->kind == SECONDS) {
+    value = nst_lua_number(L, 2, "setoption");
+    if (!(value >= o->least && value <= o->most)) return nst_lua_argument_error(L, 2, "setoption", "out of range");
+  } else {
+    value = nst_lua_integer(L, 2, o->least, o->most, "setoption");
+  }
+  if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  if (o->kind == FLAG) *(bool *)(void *)place = lua_toboolean(L, 3);
+  else if (o->kind == SECONDS) *(uint32_t *)(void *)place = (uint32_t)llround(value * 1000);
+  else if (o->kind == NUMBER && is_byte(o)) *(uint8_t *)place = (uint8_t)value;
+  else if (o->kind == NUMBER) *(uint32_t *)(void *)place = (uint32_t)value;
+  memset(&c, 0, sizeof c);
+  c.tcp = tcp;
+  return nst_lua_result(L, run(L, &c, apply_inside));
+}
+
+/*** @function tcp:getoption
+@tparam string option
+@return its value */
+static int getoption(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "getoption");
+  const option *o = find_option(L, "getoption");
+  const char *place = (const char *)tcp + o->place;
+  if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  switch (o->kind) {
+    case FLAG: lua_pushboolean(L, *(const bool *)(const void *)place); break;
+    case SECONDS: lua_pushnumber(L, *(const uint32_t *)(const void *)place / 1000.0); break;
+    case NUMBER:
+      if (is_byte(o)) lua_pushinteger(L, *(const uint8_t *)place);
+      else nst_pushinteger(L, *(const uint32_t *)(const void *)place);
+      break;
+    case LINGER:
+      lua_createtable(L, 0, 2);
+      lua_pushboolean(L, tcp->linger);
+      lua_setfield(L, -2, "on");
+      lua_pushnumber(L, nst_lua_seconds(tcp->linger_time));
+      lua_setfield(L, -2, "timeout");
+      break;
+  }
+  return 1;
+}
+
+/*** What the socket is now.
+@function tcp:phase
+@treturn string "new", "listening", "connecting", "connected" or "closed" */
+static int phase(lua_State *L) {
+  nst_tcp *tcp = check_tcp(L, "phase");
+  if (tcp == NULL || !tcp->socket.open) lua_pushliteral(L, "closed");
+  else if (tcp->listening) lua_pushliteral(L, "listening");
+  else if (tcp->connected) lua_pushliteral(L, "connected");
+  else if (tcp->connecting && tcp->error == NST_OK) lua_pushliteral(L, "connecting");
+  else lua_pushliteral(L, "new");
+  return 1;
+}
+
+/*** A ticket to wait for: answered when the socket can be read or accepted from ("read"), or sent to ("write").
+It is armed anew (`ticket:arm`) for each wait.
+@function wait_ticket
+@tparam handle handle of any protocol
+@tparam string side */
+static int wait_ticket(lua_State *L) {
+  nst_socket *socket = nst_lua_test_socket(L, 1);
+  bool read = lua_tostring(L, 2)[0] == 'r';
+  nst_request *request;
+  if (socket == NULL) return nst_lua_fail(L, NST_CLOSED);
+  request = nst_request_new(socket->stack->hub, socket->stack, read ? nst_attempt_readable : nst_attempt_writable);
+  if (request == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
+  request->socket = nst_socket_retain(socket);
+  request->consumes = true;
+  nst_lua_push_ticket(L, request);
+  return 1;
+}
+
+void nst_lua_open_tcp(lua_State *L) {
+  static const luaL_Reg methods[] = {
+    {"bind", bind_tcp}, {"listen", listen_tcp}, {"try_connect", try_connect}, {"try_connected", try_connected},
+    {"try_accept", try_accept}, {"try_send", try_send}, {"try_receive", try_receive},
+    {"try_receive_line", try_receive_line}, {"shutdown", shutdown_tcp}, {"close", close_tcp}, {"abort", abort_tcp},
+    {"getsockname", getsockname}, {"getpeername", getpeername}, {"getstats", getstats}, {"dirty", dirty},
+    {"info", info}, {"setoption", setoption}, {"getoption", getoption}, {"phase", phase}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"tcp", tcp_new_handle}, {"wait_ticket", wait_ticket}, {NULL, NULL}};
+  nst_lua_class(L, NST_CLASS_TCP, "netstack.tcp", methods, collect, describe);
+  nst_lua_functions(L, functions);
+}

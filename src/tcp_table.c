@@ -1,0 +1,402 @@
+#include "tcp.h"
+#include "trace.h"
+
+#include <string.h>
+
+#include "lwip/ip.h"
+#include "lwip/priv/tcp_priv.h"
+#include "lwip/prot/tcp.h"
+
+/* TIME_WAIT is short, because the wires here are, and bounded, because memory is. */
+#define TIME_WAIT_LASTS (2 * NST_SECOND)
+#define TIME_WAIT_AT_MOST 4096
+
+/* Below this a peer's MSS is an attack: each byte would cost forty (and lwIP's arithmetic does not hold). */
+#define LEAST_MSS 64
+
+typedef struct addresses {
+  uint8_t bytes[36];
+} addresses;
+
+static size_t put_address(uint8_t *to, const ip_addr_t *address) {
+  if (IP_IS_V6(address)) {
+    memcpy(to, ip_2_ip6(address)->addr, 16);
+    return 16;
+  }
+  memcpy(to, &ip_2_ip4(address)->addr, 4);
+  return 4;
+}
+
+static uint64_t hash_of(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port,
+                        const ip_addr_t *remote_host, uint16_t remote_port) {
+  addresses key;
+  size_t length = put_address(key.bytes, local_host);
+  length += put_address(key.bytes + length, remote_host);
+  memcpy(key.bytes + length, &local_port, 2);
+  memcpy(key.bytes + length + 2, &remote_port, 2);
+  return nst_siphash(stack->secret, key.bytes, length + 4);
+}
+
+/* RFC 6528: a secret function of the connection plus a clock of 4 µs, here also moved on by every byte sent, so that
+** a new connection's numbers lie beyond those of the last one even when no time has passed. */
+uint32_t nst_tcp_isn(const struct ip_addr *local_ip, uint16_t local_port, const struct ip_addr *remote_ip,
+                     uint16_t remote_port) {
+  nst_stack *stack = nst_current();
+  uint64_t key[2];
+  addresses tuple;
+  size_t length = put_address(tuple.bytes, local_ip);
+  key[0] = stack->secret[1]; /* not the table's key: what the table leaks says nothing about this */
+  key[1] = ~stack->secret[0];
+  length += put_address(tuple.bytes + length, remote_ip);
+  memcpy(tuple.bytes + length, &local_port, 2);
+  memcpy(tuple.bytes + length + 2, &remote_port, 2);
+  stack->isn_offset += 2; /* SYN and FIN */
+  return (uint32_t)nst_siphash(key, tuple.bytes, length + 4) + (uint32_t)(stack->now / 4000) + stack->isn_offset;
+}
+
+nst_tcp *nst_tcp_find(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port, const ip_addr_t *remote_host,
+                      uint16_t remote_port) {
+  uint64_t hash = hash_of(stack, local_host, local_port, remote_host, remote_port);
+  nst_node *node;
+  for (node = nst_table_bucket(&stack->connections, hash); node; node = node->next) {
+    nst_tcp *tcp = nst_holder(node, nst_tcp, node);
+    if (node->hash == hash && tcp->local_port == local_port && tcp->remote_port == remote_port &&
+        ip_addr_eq(&tcp->local_host, local_host) && ip_addr_eq(&tcp->remote_host, remote_host)) {
+      return tcp;
+    }
+  }
+  return NULL;
+}
+
+static nst_tcp *socket_of(const struct tcp_pcb *pcb) {
+  return tcp_ext_arg_get(pcb, 0);
+}
+
+/* ---- what lwIP calls ---- */
+
+static void pcb_freed(u8_t id, void *data) {
+  nst_tcp *tcp = data;
+  (void)id;
+  tcp->pcb = NULL;
+  nst_list_append(&tcp->socket.stack->gone, &tcp->gone);
+}
+
+static err_t passive_open(u8_t id, struct tcp_pcb_listen *listening, struct tcp_pcb *pcb) {
+  nst_tcp *listener = socket_of((const struct tcp_pcb *)listening), *child;
+  (void)id;
+  child = nst_tcp_new(listener->socket.stack);
+  if (child == NULL) return ERR_MEM;
+  child->local_host = pcb->local_ip;
+  child->remote_host = pcb->remote_ip;
+  child->local_port = pcb->local_port;
+  child->remote_port = pcb->remote_port;
+  child->nodelay = listener->nodelay;
+  child->keepalive = listener->keepalive;
+  child->keep_idle = listener->keep_idle;
+  child->keep_interval = listener->keep_interval;
+  child->keep_count = listener->keep_count;
+  child->ttl = listener->ttl;
+  child->tos = listener->tos;
+  if (!nst_tcp_attach_pcb(child, pcb)) {
+    nst_socket_release(&child->socket);
+    return ERR_MEM;
+  }
+  child->listener = listener;
+  nst_list_append(&listener->half_open, &child->child);
+  listener->pending++;
+  return ERR_OK;
+}
+
+static const struct tcp_ext_arg_callbacks pcb_callbacks = {pcb_freed, passive_open};
+
+static err_t accepted(void *argument, struct tcp_pcb *pcb, err_t error) {
+  nst_tcp *child;
+  (void)argument;
+  if (pcb == NULL || error != ERR_OK) return ERR_OK; /* out of memory: the peer's SYN will come again */
+  child = socket_of(pcb);
+  child->connected = true;
+  nst_list_remove(&child->child);
+  nst_list_append(&child->listener->acceptable, &child->child);
+  nst_socket_changed(&child->listener->socket);
+  return ERR_OK;
+}
+
+static err_t connected(void *argument, struct tcp_pcb *pcb, err_t error) {
+  nst_tcp *tcp = argument;
+  (void)pcb;
+  (void)error;
+  tcp->connecting = false;
+  tcp->connected = true;
+  tcp->give_up_at = NST_NEVER;
+  tcp->socket.stack->counters.tcp_opened++;
+  nst_socket_changed(&tcp->socket);
+  return ERR_OK;
+}
+
+static void recved(struct tcp_pcb *pcb, size_t length) {
+  for (; length > 0xffff; length -= 0xffff) tcp_recved(pcb, 0xffff);
+  tcp_recved(pcb, (u16_t)length);
+}
+
+static err_t received(void *argument, struct tcp_pcb *pcb, struct pbuf *p, err_t error) {
+  nst_tcp *tcp = argument;
+  (void)error;
+  nst_socket_changed(&tcp->socket);
+  if (p == NULL) {
+    tcp->end_of_data = true;
+    return ERR_OK;
+  }
+  tcp->socket.received_bytes += p->tot_len;
+  if (tcp->discards || !tcp->socket.open) {
+    recved(pcb, p->tot_len);
+    pbuf_free(p);
+    return ERR_OK;
+  }
+  tcp->received_length += p->tot_len;
+  if (tcp->received_last) tcp->received_last->next = p;
+  else tcp->received = p;
+  while (p->next) p = p->next;
+  tcp->received_last = p;
+  return ERR_OK;
+}
+
+static err_t sent(void *argument, struct tcp_pcb *pcb, u16_t length) {
+  (void)pcb;
+  (void)length;
+  nst_socket_changed(&((nst_tcp *)argument)->socket);
+  return ERR_OK;
+}
+
+/* The pcb is freed already (pcb_freed was called). */
+static void failed(void *argument, err_t error) {
+  nst_tcp *tcp = argument;
+  if (error == ERR_RST) tcp->error = tcp->connecting ? NST_REFUSED : NST_RESET;
+  else if (error == ERR_ABRT && tcp->error == NST_OK) tcp->error = tcp->aborting ? NST_ABORTED : NST_TIMEOUT;
+  nst_socket_changed(&tcp->socket);
+}
+
+bool nst_tcp_attach_pcb(nst_tcp *tcp, struct tcp_pcb *pcb) {
+  nst_stack *stack = tcp->socket.stack;
+  if (pcb->state != LISTEN) {
+    uint64_t hash = hash_of(stack, &tcp->local_host, tcp->local_port, &tcp->remote_host, tcp->remote_port);
+    if (!nst_table_insert(&stack->connections, &tcp->node, hash)) return false;
+  }
+  tcp->pcb = pcb;
+  (void)nst_socket_retain(&tcp->socket);
+  tcp_ext_arg_set_callbacks(pcb, 0, &pcb_callbacks);
+  tcp_ext_arg_set(pcb, 0, tcp);
+  tcp_arg(pcb, tcp);
+  if (pcb->state == LISTEN) {
+    tcp_accept(pcb, accepted);
+  } else {
+    tcp_recv(pcb, received);
+    tcp_sent(pcb, sent);
+    tcp_err(pcb, failed);
+    pcb->connected = connected;
+    nst_tcp_apply_options(tcp);
+    nst_tcp_timers_start(tcp);
+  }
+  return true;
+}
+
+/* ---- on and off lwIP's lists ---- */
+
+void nst_tcp_take_up(nst_tcp *tcp) {
+  struct tcp_pcb *pcb = tcp->pcb;
+  if (pcb == NULL || pcb->state == CLOSED) return;
+  pcb->next = NULL;
+  if (pcb->state == LISTEN) {
+    tcp_listen_pcbs.pcbs = pcb;
+    return;
+  }
+  if (pcb->state == TIME_WAIT) tcp_tw_pcbs = pcb;
+  else tcp_active_pcbs = pcb;
+  nst_tcp_timers_before(tcp);
+}
+
+static void settle(nst_tcp *tcp) {
+  nst_stack *stack = tcp->socket.stack;
+  struct tcp_pcb *pcb = tcp->pcb;
+  bool unsettled = !tcp->socket.open && pcb->state != TIME_WAIT && pcb->state != FIN_WAIT_2;
+  if (stack->refused && (pcb->unsent || (pcb->flags & (TF_ACK_NOW | TF_ACK_DELAY)))) {
+    nst_interface_block(stack->refused, &tcp->socket);
+    stack->refused = NULL;
+  }
+  if (unsettled != tcp->unsettled) {
+    tcp->unsettled = unsettled;
+    if (unsettled) stack->hub->unsettled++;
+    else stack->hub->unsettled--;
+  }
+  nst_tcp_timers_after(tcp);
+  if (pcb->state != tcp->traced) {
+    tcp->traced = pcb->state;
+    nst_trace_state(stack, nst_tcp_state_name(tcp), &tcp->local_host, tcp->local_port, &tcp->remote_host,
+                    tcp->remote_port);
+    if (pcb->state == TIME_WAIT) {
+      tcp->state_at = stack->now + TIME_WAIT_LASTS;
+      nst_tcp_timers_after(tcp);
+      nst_list_append(&stack->time_wait, &tcp->waits);
+      if (++stack->time_wait_count > TIME_WAIT_AT_MOST) {
+        nst_tcp_forget_time_wait(nst_holder(stack->time_wait.next, nst_tcp, waits));
+      }
+    }
+  }
+}
+
+/* lwIP has freed the pcb. What Lua holds of the socket stays; the rest goes. */
+static void finish(nst_tcp *tcp) {
+  nst_stack *stack = tcp->socket.stack;
+  nst_tcp_timers_stop(tcp);
+  nst_table_remove(&stack->connections, &tcp->node);
+  nst_list_remove(&tcp->socket.blocked);
+  if (nst_list_linked(&tcp->waits)) {
+    nst_list_remove(&tcp->waits);
+    stack->time_wait_count--;
+  }
+  if (tcp->unsettled) {
+    tcp->unsettled = false;
+    stack->hub->unsettled--;
+  }
+  if (tcp->traced != CLOSED) {
+    tcp->traced = CLOSED;
+    nst_trace_state(stack, "CLOSED", &tcp->local_host, tcp->local_port, &tcp->remote_host, tcp->remote_port);
+  }
+  if (tcp->listener) { /* it died before anybody accepted it */
+    nst_list_remove(&tcp->child);
+    tcp->listener->pending--;
+    tcp->listener = NULL;
+    nst_tcp_drop_received(tcp, true);
+    tcp->socket.open = false;
+    nst_socket_release(&tcp->socket);
+  }
+  nst_socket_changed(&tcp->socket);
+  if (!tcp->socket.open) nst_list_remove(&tcp->socket.link);
+  nst_socket_release(&tcp->socket);
+}
+
+void nst_tcp_put_down(nst_stack *stack) {
+  struct tcp_pcb *pcb;
+  nst_link *link;
+  tcp_listen_pcbs.pcbs = NULL;
+  while ((pcb = tcp_active_pcbs) != NULL) {
+    tcp_active_pcbs = pcb->next;
+    pcb->next = NULL;
+    settle(socket_of(pcb));
+  }
+  while ((pcb = tcp_tw_pcbs) != NULL) {
+    tcp_tw_pcbs = pcb->next;
+    pcb->next = NULL;
+    settle(socket_of(pcb));
+  }
+  while ((link = nst_list_pop(&stack->gone)) != NULL) finish(nst_holder(link, nst_tcp, gone));
+}
+
+void nst_tcp_output(nst_tcp *tcp) {
+  if (tcp->pcb == NULL) return;
+  nst_tcp_take_up(tcp);
+  tcp_output(tcp->pcb);
+  nst_tcp_put_down(tcp->socket.stack);
+}
+
+void nst_tcp_forget_time_wait(nst_tcp *tcp) {
+  struct tcp_pcb *pcb = tcp->pcb;
+  nst_stack *stack = tcp->socket.stack;
+  pcb->next = NULL;
+  tcp_tw_pcbs = pcb;
+  tcp_abort(pcb); /* in TIME_WAIT this only frees it */
+  nst_tcp_put_down(stack);
+}
+
+void nst_tcp_addresses_changed(nst_stack *stack) {
+  nst_link *link, *next;
+  for (link = stack->sockets.next; link != &stack->sockets; link = next) {
+    nst_socket *socket = nst_holder(link, nst_socket, link);
+    nst_tcp *tcp = (nst_tcp *)(void *)socket;
+    next = link->next;
+    if (socket->protocol != NST_TCP || tcp->pcb == NULL || tcp->listening) continue;
+    if (!nst_stack_has_address(stack, &tcp->local_host)) nst_tcp_abort(tcp);
+  }
+}
+
+/* ---- segments ---- */
+
+/* The listener for a local address: the most specific one. */
+static nst_tcp *find_listener(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port) {
+  nst_tcp *best = NULL;
+  nst_node *node;
+  for (node = nst_table_bucket(&stack->ports, local_port); node; node = node->next) {
+    nst_binding *binding = nst_holder(node, nst_binding, node);
+    nst_tcp *tcp = (nst_tcp *)(void *)nst_holder(binding, nst_socket, binding);
+    if (binding->protocol != NST_TCP || binding->port != local_port || !tcp->listening) continue;
+    if (ip_addr_eq(&binding->host, local_host)) return tcp;
+    if (IP_IS_ANY_TYPE_VAL(binding->host) ||
+        (ip_addr_isany(&binding->host) && IP_GET_TYPE(&binding->host) == IP_GET_TYPE(local_host))) {
+      best = tcp;
+    }
+  }
+  return best;
+}
+
+/* Walks the options; a list that does not add up, or an MSS too small to be meant, is refused. */
+static bool options_sound(nst_stack *stack, const uint8_t *options, size_t length) {
+  size_t i = 0;
+  while (i < length) {
+    uint8_t kind = options[i], size;
+    if (kind == 0) return true;
+    if (kind == 1) {
+      i++;
+      continue;
+    }
+    if (i + 1 >= length) return false;
+    size = options[i + 1];
+    if (size < 2 || i + size > length) return false;
+    if (kind == 2 && size == 4 && (options[i + 2] << 8 | options[i + 3]) < LEAST_MSS) {
+      stack->counters.tcp_mss_refused++;
+      return false;
+    }
+    i += size;
+  }
+  return true;
+}
+
+static void drop(nst_stack *stack, struct pbuf *p, struct netif *input, const char *cause) {
+  nst_interface *interface = nst_interface_of(input);
+  interface->dropped_in++;
+  nst_trace_packet(stack, NST_EVENT_DROP, interface, p->payload, p->len, cause);
+  pbuf_free(p);
+}
+
+void __wrap_tcp_input(struct pbuf *p, struct netif *input);
+
+/* ip4.c and ip6.c call this in place of tcp_input: p starts with the TCP header. */
+void __wrap_tcp_input(struct pbuf *p, struct netif *input) {
+  nst_stack *stack = nst_current();
+  if (p->len >= TCP_HLEN) {
+    const struct tcp_hdr *header = p->payload;
+    size_t header_length = TCPH_HDRLEN_BYTES(header);
+    unsigned flags = TCPH_FLAGS(header);
+    uint16_t local_port = lwip_ntohs(header->dest), remote_port = lwip_ntohs(header->src);
+    nst_tcp *tcp = nst_tcp_find(stack, ip_current_dest_addr(), local_port, ip_current_src_addr(), remote_port);
+    if (header_length > TCP_HLEN && header_length <= p->len &&
+        !options_sound(stack, (const uint8_t *)(header + 1), header_length - TCP_HLEN)) {
+      drop(stack, p, input, "TCP options");
+      return;
+    }
+    if (tcp && tcp->pcb->state == TIME_WAIT && (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN &&
+        TCP_SEQ_GT(lwip_ntohl(header->seqno), tcp->pcb->rcv_nxt)) {
+      nst_tcp_forget_time_wait(tcp); /* a new connection takes the old one's place (RFC 9293 3.10.7.4) */
+      tcp = NULL;
+    }
+    if (tcp == NULL) {
+      tcp = find_listener(stack, ip_current_dest_addr(), local_port);
+      if (tcp && (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && tcp->pending >= tcp->backlog) {
+        stack->counters.tcp_syn_dropped++;
+        drop(stack, p, input, "backlog full");
+        return;
+      }
+    }
+    if (tcp) nst_tcp_take_up(tcp);
+  }
+  tcp_input(p, input);
+  nst_tcp_put_down(stack);
+}
