@@ -75,10 +75,7 @@ end
 local function await(device, side, limit)
   local ticket, err = device:wait_ticket(side)
   if not ticket then return nil, err end
-  if ticket:arm() then return 1 end
-  local ok, why = wait(ticket, limit, side == "read" and "a packet of a pipe" or "room in a pipe")
-  ticket:cancel()
-  return ok, why
+  return wait(ticket, limit, side == "read" and "a packet of a pipe" or "room in a pipe")
 end
 
 --- Puts a packet into an unattached end: the stack at the other end receives it.
