@@ -19,7 +19,8 @@ typedef enum nst_class {
 } nst_class;
 
 typedef struct nst_box {
-  void *object; /* NULL: closed */
+  const void *tag; /* the class, in this Lua state */
+  void *object;    /* NULL: closed */
 } nst_box;
 
 /* The binding's own userdata closes last, with the Lua state. */

@@ -53,16 +53,18 @@ static int ready(lua_State *L) {
 @tparam number now seconds since the run began
 @treturn integer|nil as from `ready`
 @treturn boolean whether there is more to do before time goes on
-@treturn number|nil run time of the next stack timer
+@treturn number|nil run time of the next stack timer, when nobody is to be woken
 @treturn boolean whether `ready` has more to tell */
 static int step(lua_State *L) {
   nst_hub *hub = nst_lua_hub(L);
   bool more = nst_hub_drive(hub, nst_lua_time(lua_tonumber(L, 1)));
-  nst_time next;
+  nst_time next = NST_NEVER;
   if (!nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced)) more = nst_lua_flush(L) || more;
-  if (ready(L) == 0) lua_pushnil(L);
+  if (ready(L) == 0) {
+    lua_pushnil(L);
+    if (!more) next = nst_hub_next(hub); /* time goes on only when nobody is ready */
+  }
   lua_pushboolean(L, more);
-  next = nst_hub_next(hub);
   if (next == NST_NEVER) lua_pushnil(L);
   else lua_pushnumber(L, nst_lua_seconds(next));
   lua_pushboolean(L, !nst_list_empty(&hub->ready));

@@ -34,7 +34,7 @@ static int collect(lua_State *L) {
   stack = nst_stack_retain(tcp->socket.stack);
   nst_socket_close(&tcp->socket);
   nst_socket_release(&tcp->socket);
-  if (stack->open && !nst_list_linked(&stack->runnable)) (void)nst_stack_next(stack);
+  if (stack->open) nst_stack_schedule(stack);
   nst_stack_release(stack);
   return 0;
 }
@@ -204,18 +204,16 @@ static int try_send(lua_State *L) {
   return 3;
 }
 
-static void consume_inside(nst_stack *stack, void *argument) {
-  call *c = argument;
+static void announce_inside(nst_stack *stack, void *argument) {
   (void)stack;
-  nst_tcp_consume(c->tcp, c->length);
+  nst_tcp_announce(argument);
 }
 
-/* Pushes the first `length` received bytes and then, when nothing can raise any more, lets go of them. */
+/* Pushes the first `length` received bytes and then, when nothing can raise any more, counts them as read. */
 static void take(lua_State *L, nst_tcp *tcp, size_t length) {
   nst_stack *stack = tcp->socket.stack;
   size_t contiguous;
   const char *data = nst_tcp_first(tcp, &contiguous);
-  call c;
   if (contiguous < length) {
     char *scratch = nst_hub_scratch(stack->hub, length);
     if (scratch == NULL) luaL_error(L, "no memory");
@@ -223,9 +221,8 @@ static void take(lua_State *L, nst_tcp *tcp, size_t length) {
     data = scratch;
   }
   lua_pushlstring(L, data, length);
-  c.tcp = tcp;
-  c.length = length;
-  (void)nst_inside(stack, consume_inside, &c);
+  if (!nst_tcp_consume(tcp, length)) return;
+  (void)nst_inside(stack, announce_inside, tcp);
   if (stack->open) nst_lua_after(L, stack);
 }
 

@@ -75,7 +75,7 @@ void nst_socket_forget(nst_socket *socket) {
       nst_tcp *tcp = (nst_tcp *)(void *)socket;
       nst_tcp_drop_received(tcp, false);
       nst_tcp_timers_stop(tcp);
-      nst_table_remove(&socket->stack->connections, &tcp->node);
+      nst_tcp_leave_table(tcp);
       nst_list_remove(&tcp->gone);
       nst_list_remove(&tcp->waits);
       if (tcp->unsettled) socket->stack->hub->unsettled--;

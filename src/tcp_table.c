@@ -54,18 +54,34 @@ uint32_t nst_tcp_isn(const struct ip_addr *local_ip, uint16_t local_port, const 
   return (uint32_t)nst_siphash(key, tuple.bytes, length + 4) + (uint32_t)(stack->now / 4000) + stack->isn_offset;
 }
 
+static bool has_addresses(const nst_tcp *tcp, const ip_addr_t *local_host, uint16_t local_port,
+                          const ip_addr_t *remote_host, uint16_t remote_port) {
+  return tcp->local_port == local_port && tcp->remote_port == remote_port &&
+         ip_addr_eq(&tcp->local_host, local_host) && ip_addr_eq(&tcp->remote_host, remote_host);
+}
+
 nst_tcp *nst_tcp_find(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port, const ip_addr_t *remote_host,
                       uint16_t remote_port) {
-  uint64_t hash = hash_of(stack, local_host, local_port, remote_host, remote_port);
   nst_node *node;
+  uint64_t hash;
+  if (stack->recent && has_addresses(stack->recent, local_host, local_port, remote_host, remote_port)) {
+    return stack->recent;
+  }
+  hash = hash_of(stack, local_host, local_port, remote_host, remote_port);
   for (node = nst_table_bucket(&stack->connections, hash); node; node = node->next) {
     nst_tcp *tcp = nst_holder(node, nst_tcp, node);
-    if (node->hash == hash && tcp->local_port == local_port && tcp->remote_port == remote_port &&
-        ip_addr_eq(&tcp->local_host, local_host) && ip_addr_eq(&tcp->remote_host, remote_host)) {
+    if (node->hash == hash && has_addresses(tcp, local_host, local_port, remote_host, remote_port)) {
+      stack->recent = tcp;
       return tcp;
     }
   }
   return NULL;
+}
+
+void nst_tcp_leave_table(nst_tcp *tcp) {
+  nst_stack *stack = tcp->socket.stack;
+  if (stack->recent == tcp) stack->recent = NULL;
+  nst_table_remove(&stack->connections, &tcp->node);
 }
 
 static nst_tcp *socket_of(const struct tcp_pcb *pcb) {
@@ -201,6 +217,23 @@ bool nst_tcp_attach_pcb(nst_tcp *tcp, struct tcp_pcb *pcb) {
 
 /* ---- on and off lwIP's lists ---- */
 
+/* Gives back what was read: the pbufs are freed, the window opens. */
+static void give_back(nst_tcp *tcp) {
+  size_t length = tcp->unannounced;
+  while (tcp->received && tcp->received->len <= tcp->consumed) {
+    struct pbuf *p = tcp->received;
+    tcp->consumed -= p->len;
+    tcp->received = p->next;
+    p->next = NULL;
+    p->tot_len = p->len;
+    pbuf_free(p);
+  }
+  if (tcp->received == NULL) tcp->received_last = NULL;
+  tcp->unannounced = 0;
+  tcp->reads = 0;
+  if (tcp->pcb) recved(tcp->pcb, length);
+}
+
 void nst_tcp_take_up(nst_tcp *tcp) {
   struct tcp_pcb *pcb = tcp->pcb;
   if (pcb == NULL || pcb->state == CLOSED) return;
@@ -212,6 +245,17 @@ void nst_tcp_take_up(nst_tcp *tcp) {
   if (pcb->state == TIME_WAIT) tcp_tw_pcbs = pcb;
   else tcp_active_pcbs = pcb;
   nst_tcp_timers_before(tcp);
+  if (tcp->reads > 0) give_back(tcp);
+}
+
+void nst_tcp_announce(nst_tcp *tcp) {
+  if (tcp->reads == 0) return;
+  if (tcp->pcb) {
+    nst_tcp_take_up(tcp);
+    nst_tcp_put_down(tcp->socket.stack);
+  } else {
+    give_back(tcp);
+  }
 }
 
 static void settle(nst_tcp *tcp) {
@@ -247,7 +291,7 @@ static void settle(nst_tcp *tcp) {
 static void finish(nst_tcp *tcp) {
   nst_stack *stack = tcp->socket.stack;
   nst_tcp_timers_stop(tcp);
-  nst_table_remove(&stack->connections, &tcp->node);
+  nst_tcp_leave_table(tcp);
   nst_list_remove(&tcp->socket.blocked);
   if (nst_list_linked(&tcp->waits)) {
     nst_list_remove(&tcp->waits);
