@@ -135,7 +135,7 @@ nst_time nst_stack_next(nst_stack *stack) {
 void nst_stack_schedule(nst_stack *stack) {
   const nst_timer *first = nst_heap_first(&stack->tcp_timers);
   nst_time at = first ? first->at : NST_NEVER;
-  if (nst_list_linked(&stack->runnable)) return;
+  if (!stack->open || nst_list_linked(&stack->runnable)) return;
   if (has_work(stack)) {
     nst_stack_wake(stack);
     return;

@@ -43,6 +43,7 @@ struct nst_stack {
   nst_link traced;      /* in hub->traced */
   nst_timer timer;      /* in hub->timers: the earliest of all timers below */
   bool open;
+  bool entered;         /* we are inside it (image.c) */
   const char *cause;    /* of its death by an assertion; NULL */
   bool wants_wake;      /* on_wake is set */
   unsigned id;          /* by which Lua finds the object again */
