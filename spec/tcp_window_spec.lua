@@ -19,7 +19,8 @@ describe("TCP window", function()
         end)
         netstack.sleep(60)
         assert.equal(0, client:info().snd_wnd)
-        assert.equal(BUFFER, b:sockets()[1].queues.receive)
+        -- The window is told in units of 8 bytes (RFC 7323), so the last few may stay unused.
+        assert.is_true(b:sockets()[1].queues.receive > BUFFER - 8)
         local packets = a:stats().out_packets
         assert.is_true(packets < 400, packets .. " packets for one full window") -- about 180 and a probe now and then
         assert.equal(total, helper.receive_stream(server, 1))

@@ -154,6 +154,24 @@ void nst_tcp_timers_after(nst_tcp *tcp) {
   schedule(tcp);
 }
 
+/*
+** When a probe is due and the window is not quite closed, lwIP splits the first unsent segment, but leaves a FIN on its
+** first part (tcp_split_unsent_seg only adds flags): the peer would take the rest for what comes after the end. So the
+** FIN, which is on the last segment or on none, stands aside meanwhile; the part that does not fit stays to get it back.
+*/
+static void slow_tick(nst_tcp *tcp) {
+  struct tcp_pcb *pcb = tcp->pcb;
+  struct tcp_seg *last = pcb->unsent;
+  bool splits = pcb->persist_backoff > 0 && last && pcb->snd_wnd > 0 && last->len > pcb->snd_wnd;
+  bool fin = splits && (TCPH_FLAGS(last->tcphdr) & TCP_FIN);
+  if (fin) TCPH_UNSET_FLAG(last->tcphdr, TCP_FIN);
+  tcp_slowtmr();
+  if (!fin || tcp->pcb == NULL) return;
+  last = pcb->unsent;
+  while (last->next) last = last->next;
+  TCPH_SET_FLAG(last->tcphdr, TCP_FIN);
+}
+
 static void fire(nst_tcp *tcp) {
   nst_stack *stack = tcp->socket.stack;
   struct tcp_pcb *pcb = tcp->pcb;
@@ -193,7 +211,7 @@ static void fire(nst_tcp *tcp) {
     tick = true;
   }
   if (tcp->keepalive_at <= now || tcp->state_at <= now) tick = true;
-  if (tick) tcp_slowtmr(); /* it adds a tick, which turns its "more than so long" into "so long" */
+  if (tick) slow_tick(tcp); /* it adds a tick, which turns its "more than so long" into "so long" */
   tcp_ticks = nst_stack_ticks(stack);
   nst_tcp_put_down(stack);
 }
