@@ -92,6 +92,8 @@ static void update_retransmission(nst_tcp *tcp) {
     }
     tcp->rto = rto_of(tcp);
   }
+  /* Karn's algorithm, RFC 6298 (3): lwIP begins to time what it sends again. */
+  if (pcb->nrtx > 0 || (pcb->flags & (TF_RTO | TF_INFR))) pcb->rttest = 0;
   if (pcb->rttest != 0 && (tcp->timed_before == 0 || pcb->rtseq != tcp->timed_sequence_before)) {
     tcp->sample_start = now;
   }
