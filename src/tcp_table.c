@@ -232,6 +232,10 @@ static void settle(nst_tcp *tcp) {
     tcp->traced = pcb->state;
     nst_trace_state(stack, nst_tcp_state_name(tcp), &tcp->local_host, tcp->local_port, &tcp->remote_host,
                     tcp->remote_port);
+    if (pcb->state == FIN_WAIT_2) { /* lwIP counts from the last segment before the close, maybe long ago */
+      pcb->tmr = nst_stack_ticks(stack);
+      nst_tcp_timers_after(tcp);
+    }
     if (pcb->state == TIME_WAIT) {
       tcp->state_at = stack->now + TIME_WAIT_LASTS;
       nst_tcp_timers_after(tcp);

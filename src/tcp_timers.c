@@ -147,7 +147,6 @@ void nst_tcp_timers_after(nst_tcp *tcp) {
     tcp->keepalive_at = NST_NEVER;
   }
   if (pcb->state == SYN_RCVD) tcp->state_at = from_ticks(tcp, pcb->tmr, TCP_SYN_RCVD_TIMEOUT);
-  else if (pcb->state == LAST_ACK) tcp->state_at = from_ticks(tcp, pcb->tmr, 2 * TCP_MSL);
   else if (pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED)) {
     tcp->state_at = from_ticks(tcp, pcb->tmr, TCP_FIN_WAIT_TIMEOUT);
   } else {
@@ -157,6 +156,7 @@ void nst_tcp_timers_after(nst_tcp *tcp) {
 }
 
 /*
+** lwIP's slow tick, which is wrong in two places.
 ** When a probe is due and the window is not quite closed, lwIP splits the first unsent segment, but leaves a FIN on its
 ** first part (tcp_split_unsent_seg only adds flags): the peer would take the rest for what comes after the end. So the
 ** FIN, which is on the last segment or on none, stands aside meanwhile; the part that does not fit stays to get it back.
@@ -166,6 +166,8 @@ static void slow_tick(nst_tcp *tcp) {
   struct tcp_seg *last = pcb->unsent;
   bool splits = pcb->persist_backoff > 0 && last && pcb->snd_wnd > 0 && last->len > pcb->snd_wnd;
   bool fin = splits && (TCPH_FLAGS(last->tcphdr) & TCP_FIN);
+  /* lwIP would end it two minutes after the close, with data still on its way. Retransmission gives up by itself. */
+  if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;
   if (fin) TCPH_UNSET_FLAG(last->tcphdr, TCP_FIN);
   tcp_slowtmr();
   if (!fin || tcp->pcb == NULL) return;
