@@ -276,6 +276,10 @@ static void settle(nst_tcp *tcp) {
     tcp->traced = pcb->state;
     nst_trace_state(stack, nst_tcp_state_name(tcp), &tcp->local_host, tcp->local_port, &tcp->remote_host,
                     tcp->remote_port);
+    if (pcb->state == FIN_WAIT_2) { /* lwIP counts from the last segment before the close, maybe long ago */
+      pcb->tmr = nst_stack_ticks(stack);
+      nst_tcp_timers_after(tcp);
+    }
     if (pcb->state == TIME_WAIT) {
       tcp->state_at = stack->now + TIME_WAIT_LASTS;
       nst_tcp_timers_after(tcp);
@@ -410,17 +414,47 @@ static void drop(nst_stack *stack, struct pbuf *p, struct netif *input, const ch
   pbuf_free(p);
 }
 
+/*
+** What fills no buffer needs no window. By how much the window has to be wider, while lwIP looks at this segment, for
+** - a FIN that follows the last byte that fits: lwIP's senders count it no more than this does, but its receivers cut
+**   it off, so that it would be sent again and again until the reader goes on, or the sender gives up;
+** - a segment beyond the window (or at a closed one) that carries nothing but its ACK: lwIP would answer it, and with
+**   both windows closed the other side would answer that, for ever. RFC 9293 3.10.7.4 finds one at a closed window
+**   acceptable; those beyond come from a peer whose FIN lies there.
+*/
+static uint32_t wider(const nst_tcp *tcp, const struct tcp_hdr *header, size_t data_length) {
+  const struct tcp_pcb *pcb = tcp->pcb;
+  unsigned flags = TCPH_FLAGS(header) & (TCP_SYN | TCP_FIN | TCP_RST);
+  uint32_t edge = pcb->rcv_nxt + pcb->rcv_wnd, sequence = lwip_ntohl(header->seqno);
+  if (pcb->state < ESTABLISHED || pcb->state == TIME_WAIT) return 0;
+  if (flags == 0 && data_length == 0 && TCP_SEQ_GEQ(sequence, edge)) return sequence - edge + 1;
+  /* lwIP keeps room for one that is in order; one that has to wait for others would not fit in with them. */
+  if (flags == TCP_FIN && TCP_SEQ_LEQ(sequence, pcb->rcv_nxt) && sequence + (uint32_t)data_length == edge) return 1;
+  return 0;
+}
+
+static void input_widened(nst_tcp *tcp, struct pbuf *p, struct netif *input, uint32_t extra) {
+  struct tcp_pcb *pcb = tcp->pcb;
+  uint32_t expected = pcb->rcv_nxt;
+  pcb->rcv_wnd += extra;
+  tcp_input(p, input);
+  /* A FIN that was taken has used its part up. */
+  if (tcp->pcb == pcb && pcb->rcv_nxt == expected) pcb->rcv_wnd -= extra;
+}
+
 void __wrap_tcp_input(struct pbuf *p, struct netif *input);
 
 /* ip4.c and ip6.c call this in place of tcp_input: p starts with the TCP header. */
 void __wrap_tcp_input(struct pbuf *p, struct netif *input) {
   nst_stack *stack = nst_current();
+  nst_tcp *tcp = NULL;
+  uint32_t extra = 0;
   if (p->len >= TCP_HLEN) {
     const struct tcp_hdr *header = p->payload;
     size_t header_length = TCPH_HDRLEN_BYTES(header);
     unsigned flags = TCPH_FLAGS(header);
     uint16_t local_port = lwip_ntohs(header->dest), remote_port = lwip_ntohs(header->src);
-    nst_tcp *tcp = nst_tcp_find(stack, ip_current_dest_addr(), local_port, ip_current_src_addr(), remote_port);
+    tcp = nst_tcp_find(stack, ip_current_dest_addr(), local_port, ip_current_src_addr(), remote_port);
     if (header_length > TCP_HLEN && header_length <= p->len &&
         !options_sound(stack, (const uint8_t *)(header + 1), header_length - TCP_HLEN)) {
       drop(stack, p, input, "TCP options");
@@ -439,8 +473,10 @@ void __wrap_tcp_input(struct pbuf *p, struct netif *input) {
         return;
       }
     }
+    if (tcp && !tcp->listening && header_length <= p->tot_len) extra = wider(tcp, header, p->tot_len - header_length);
     if (tcp) nst_tcp_take_up(tcp);
   }
-  tcp_input(p, input);
+  if (extra > 0) input_widened(tcp, p, input, extra);
+  else tcp_input(p, input);
   nst_tcp_put_down(stack);
 }
