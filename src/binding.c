@@ -12,6 +12,7 @@
 /* In a userdata that is every function's first upvalue; see lua_core.c. */
 typedef struct nst_binding_state {
   nst_hub *hub;
+  char library[512]; /* how the chunk names of our own Lua files begin; "": not told */
   char tags[NST_CLASS_COUNT]; /* their addresses tell one class from another, and from any other userdata */
 } nst_binding_state;
 
@@ -113,13 +114,19 @@ nst_box *nst_lua_check(lua_State *L, int index, nst_class class, const char *fun
   return box;
 }
 
+void nst_lua_library(lua_State *L, const char *prefix) {
+  snprintf(binding(L)->library, sizeof binding(L)->library, "%s", prefix);
+}
+
 /* The first caller that is not the Lua layer: whoever wrote that line wants to read of it. */
-static void where(lua_State *L) {
+void nst_lua_where(lua_State *L) {
+  const char *library = binding(L)->library;
+  size_t length = strlen(library);
   lua_Debug frame;
   int level;
   for (level = 1; lua_getstack(L, level, &frame); level++) {
     lua_getinfo(L, "Sl", &frame);
-    if (frame.currentline > 0 && strstr(frame.source, "netstack/") == NULL) {
+    if (frame.currentline > 0 && (length == 0 || strncmp(frame.source, library, length) != 0)) {
       lua_pushfstring(L, "%s:%d: ", frame.short_src, frame.currentline);
       return;
     }
@@ -128,7 +135,7 @@ static void where(lua_State *L) {
 }
 
 int nst_lua_argument_error(lua_State *L, int n, const char *function, const char *why) {
-  where(L);
+  nst_lua_where(L);
   if (n <= 0) lua_pushfstring(L, "calling '%s' on bad self (%s)", function, why);
   else lua_pushfstring(L, "bad argument #%d to '%s' (%s)", n, function, why);
   lua_concat(L, 2);

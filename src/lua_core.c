@@ -177,6 +177,22 @@ static int wait_io(lua_State *L) {
   return 0;
 }
 
+/*** Tells the core which files are the library's own, so that errors name the user's line.
+@function library
+@tparam string prefix of the chunk names of the Lua layer */
+static int library(lua_State *L) {
+  nst_lua_library(L, luaL_checkstring(L, 1));
+  return 0;
+}
+
+/*** Where the library was called from.
+@function where
+@treturn string "file:line: " */
+static int where(lua_State *L) {
+  nst_lua_where(L);
+  return 1;
+}
+
 static void push_errors(lua_State *L) {
   int error;
   lua_createtable(L, 0, NST_ERROR_COUNT);
@@ -193,6 +209,7 @@ static void push_errors(lua_State *L) {
 static const luaL_Reg functions[] = {
   {"drive", drive}, {"flush", flush}, {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch}, {"run_begin", run_begin},
   {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd}, {"monotonic", monotonic}, {"wait_io", wait_io},
+  {"library", library}, {"where", where},
   {NULL, NULL}};
 
 /* Runs with the binding as upvalue, which the functions made here inherit. */

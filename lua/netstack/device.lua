@@ -66,7 +66,7 @@ end
 local function deadline_of(timeout, position, name)
   if timeout == nil then return false end
   if type(timeout) ~= "number" or timeout ~= timeout then
-    check.bad(position, name, "number expected, got " .. type(timeout), 4)
+    check.bad(position, name, "number expected, got " .. type(timeout))
   end
   if timeout <= 0 then return false end
   return deadline(timeout)
