@@ -155,6 +155,16 @@ static int has_fd(lua_State *L) {
   return 1;
 }
 
+/*** The clock on the wall.
+@function wall_clock
+@treturn number seconds since 1970 */
+static int wall_clock(lua_State *L) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  lua_pushnumber(L, (lua_Number)now.tv_sec + (lua_Number)now.tv_nsec / 1e9);
+  return 1;
+}
+
 /*** The monotonic clock.
 @function monotonic
 @treturn number seconds */
@@ -207,9 +217,9 @@ static void push_errors(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-  {"drive", drive}, {"flush", flush}, {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch}, {"run_begin", run_begin},
-  {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd}, {"monotonic", monotonic}, {"wait_io", wait_io},
-  {"library", library}, {"where", where},
+  {"drive", drive}, {"flush", flush}, {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch},
+  {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
+  {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
   {NULL, NULL}};
 
 /* Runs with the binding as upvalue, which the functions made here inherit. */

@@ -31,6 +31,7 @@ void nst_request_release(nst_request *request) {
     nst_socket_close(request->made);
     nst_socket_release(request->made);
   }
+  if (request->group) nst_request_release(request->group);
   if (request->socket) nst_socket_release(request->socket);
   if (request->device) nst_device_release(request->device);
   if (request->stack) nst_stack_release(request->stack);
@@ -49,6 +50,21 @@ static void unlink_request(nst_request *request) {
   nst_request_release(request);
 }
 
+/* The request's group is answered, and has nothing more to do with it. */
+static void answer_group(nst_request *request) {
+  nst_request *group = request->group;
+  if (group == NULL) return;
+  request->group = NULL;
+  if (group->state != NST_REQUEST_DONE) nst_request_finish(group, NST_OK);
+  nst_request_release(group);
+}
+
+void nst_request_join(nst_request *request, nst_request *group) {
+  if (request->group) nst_request_release(request->group);
+  request->group = nst_request_retain(group);
+  if (request->state == NST_REQUEST_DONE) answer_group(request);
+}
+
 void nst_request_finish(nst_request *request, nst_error error) {
   nst_request_retain(request);
   unlink_request(request);
@@ -57,6 +73,7 @@ void nst_request_finish(nst_request *request, nst_error error) {
   if (request->watcher != 0 && !nst_list_linked(&request->ready)) {
     nst_list_append(&request->hub->ready, &request->ready);
   }
+  answer_group(request);
   nst_request_release(request);
 }
 
