@@ -124,8 +124,9 @@ lint-compile:
 	    awk '$$5 ~ /GLOBAL|WEAK|UNIQUE/ && $$6 == "DEFAULT" && $$7 != "UND" && $$8 !~ /^luaopen_/ { print $$8 }'); \
 	  test -z "$$exported" || { echo "$(CORE) exports more than luaopen_*:" $$exported >&2; exit 1; }
 
-docs: ## the reference of C and Lua, as HTML, in build/docs
+docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack/meta/core.lua
 	@$(need) ldoc $(LUA_NAME)
+	@$(LUA) .build/core-meta.lua lua/netstack/meta/core.lua $(wildcard src/lua_*.c)
 	@rm -rf build/docs build/docs-source && mkdir -p build/docs-source
 	@$(LUA) .build/ldoc-source.lua build/docs-source $$(find lua -name '*.lua') $(wildcard src/*.c)
 	ldoc -c .ldoc.lua .

@@ -1,4 +1,5 @@
-/* The command channel and its tickets as Lua sees them. @module netstack.core */
+/*** The command channel and its tickets as Lua sees them.
+@submodule netstack.core */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -244,7 +245,10 @@ static nst_stack *channel_stack(lua_State *L, const char *function) {
   return stack && stack->open ? stack : NULL;
 }
 
-/* A ticket that is answered when the channel has room. */
+/*** A ticket that is answered when the channel has room. It is armed anew (`ticket:arm`) for each wait.
+@function channel:room_ticket
+@treturn ticket|nil
+@treturn string "closed", "no memory" */
 static int room_ticket(lua_State *L) {
   nst_stack *stack = channel_stack(L, "room_ticket");
   nst_request *request;
@@ -256,7 +260,10 @@ static int room_ticket(lua_State *L) {
   return 1;
 }
 
-/* The stack's object, for the Lua layer; nil once it is gone. */
+/*** The channel's stack.
+@function channel:stack
+@treturn stack|nil nil once it was collected
+@treturn string "closed" */
 static int stack_of(lua_State *L) {
   nst_stack *stack = channel_stack(L, "stack");
   if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
@@ -273,6 +280,9 @@ static int collect_channel(lua_State *L) {
   return 0;
 }
 
+/*** Closes the channel, not its stack; what was submitted still runs.
+@function channel:close
+@treturn integer 1; harmless twice */
 static int close_channel(lua_State *L) {
   nst_lua_check(L, 1, NST_CLASS_CHANNEL, "close");
   collect_channel(L);
@@ -287,7 +297,8 @@ static int describe_channel(lua_State *L) {
   return 1;
 }
 
-/*** @function channel
+/*** Makes a command channel.
+@function channel
 @tparam stack stack
 @treturn channel which does not keep the stack alive */
 static int channel_new(lua_State *L) {
@@ -326,7 +337,8 @@ static int describe_ticket(lua_State *L) {
   return 1;
 }
 
-/*** @function ticket:done
+/*** Whether the command was answered.
+@function ticket:done
 @treturn boolean */
 static int done(lua_State *L) {
   nst_request *request = check_ticket(L, "done");
@@ -343,8 +355,9 @@ static int cancel(lua_State *L) {
   return 1;
 }
 
-/* Waits again: done at once when what it waits for is there. Returns whether it is done; nil when somebody is waiting
-** with it already. */
+/*** Waits again with a ticket that is no command's: done at once when what it waits for is there.
+@function ticket:arm
+@treturn boolean|nil whether it is done; nil when somebody is waiting with it already */
 static int arm(lua_State *L) {
   nst_request *request = check_ticket(L, "arm");
   if (request == NULL || request->op >= 0 || request->state == NST_REQUEST_WAITING) return 0;
@@ -415,7 +428,8 @@ static bool push_field(lua_State *L, nst_request *request, const char *field) {
   return true;
 }
 
-/*** @function ticket:result
+/*** The answer of the command.
+@function ticket:result
 @treturn table|nil the response, the same table each time
 @treturn string the error; "wouldblock" while it is pending */
 static int result(lua_State *L) {

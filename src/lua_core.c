@@ -1,7 +1,7 @@
-/*
-** The module netstack.core: what the Lua layer is built on. Its functions never wait; those that cannot answer at
-** once return nil, "wouldblock", and the Lua layer waits for a ticket and asks again.
-** @module netstack.core
+/***
+The module netstack.core: what the Lua layer is built on. Its functions never wait; those that cannot answer at
+once return nil, "wouldblock", and the Lua layer waits for a ticket and asks again.
+@module netstack.core
 */
 #include <poll.h>
 #include <time.h>
@@ -177,7 +177,7 @@ static int monotonic(lua_State *L) {
 
 /*** Sleeps in real time.
 @function wait_io
-@tparam number|nil seconds nil: until a signal */
+@tparam number|nil seconds nil: until a signal, an hour at most */
 static int wait_io(lua_State *L) {
   struct timespec left = {0, 0};
   nst_time time = lua_isnoneornil(L, 1) ? 3600 * NST_SECOND : nst_lua_time(lua_tonumber(L, 1));
@@ -221,6 +221,13 @@ static const luaL_Reg functions[] = {
   {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
   {NULL, NULL}};
+
+/*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw`. The Lua layer adds
+its own to them.
+@table classes */
+
+/*** Each error string with `meaning` and `remedy`.
+@table errors */
 
 /* Runs with the binding as upvalue, which the functions made here inherit. */
 static int open_all(lua_State *L) {

@@ -1,4 +1,5 @@
-/* Pipes and devices as Lua sees them. @module netstack.core */
+/*** Pipes and devices as Lua sees them.
+@submodule netstack.core */
 #include "binding.h"
 #include "device.h"
 #include "operations.h"
@@ -35,7 +36,8 @@ static nst_box *push_device(lua_State *L) {
   return box;
 }
 
-/*** @function device:close
+/*** Closes the device; a stack attached to it goes on without.
+@function device:close
 @treturn integer 1; harmless twice */
 static int close_device(lua_State *L) {
   nst_device *device;
@@ -52,7 +54,8 @@ static int close_device(lua_State *L) {
   return nst_lua_success(L);
 }
 
-/*** @function device:mtu
+/*** The largest packet it carries.
+@function device:mtu
 @treturn integer bytes */
 static int mtu(lua_State *L) {
   nst_device *device = check_device(L, "mtu");
@@ -61,7 +64,8 @@ static int mtu(lua_State *L) {
   return 1;
 }
 
-/*** @function device:medium
+/*** What its packets are.
+@function device:medium
 @treturn string "ip" or "ethernet" */
 static int medium(lua_State *L) {
   nst_device *device = check_device(L, "medium");
@@ -75,7 +79,8 @@ static void set_count(lua_State *L, const char *name, uint64_t count) {
   lua_setfield(L, -2, name);
 }
 
-/*** @function device:stats
+/*** Counters.
+@function device:stats
 @treturn table rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, as the attached side sees them */
 static int stats(lua_State *L) {
   nst_device *device = check_device(L, "stats");
@@ -133,8 +138,9 @@ static int try_receive(lua_State *L) {
   return 1;
 }
 
-/*** @function device:rx_ready
-@treturn boolean whether a packet lies here */
+/*** Whether a packet could be received.
+@function device:rx_ready
+@treturn boolean */
 static int rx_ready(lua_State *L) {
   nst_device *device = check_device(L, "rx_ready");
   if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
@@ -142,8 +148,9 @@ static int rx_ready(lua_State *L) {
   return 1;
 }
 
-/*** @function device:tx_ready
-@treturn boolean whether there is room */
+/*** Whether a packet could be sent.
+@function device:tx_ready
+@treturn boolean */
 static int tx_ready(lua_State *L) {
   nst_device *device = check_device(L, "tx_ready");
   if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
@@ -175,7 +182,9 @@ static int input(lua_State *L) {
 
 /*** A ticket that is answered when an unattached end has a packet ("read") or room ("write").
 @function device:wait_ticket
-@tparam string side */
+@tparam string side
+@treturn ticket|nil
+@treturn string "closed", "no memory" */
 static int wait_ticket(lua_State *L) {
   nst_device *device = check_device(L, "wait_ticket");
   bool read = lua_tostring(L, 2)[0] == 'r';
@@ -194,7 +203,9 @@ static int wait_ticket(lua_State *L) {
 @tparam integer mtu
 @tparam string medium
 @tparam integer capacity packets, 0: unbounded
-@tparam boolean checksum */
+@tparam boolean checksum
+@treturn device|nil
+@treturn device|string the other end, or "no memory" */
 static int pipe_new(lua_State *L) {
   nst_device *ends[2];
   nst_box *a, *b;
@@ -223,7 +234,9 @@ static int pipe_new(lua_State *L) {
 @tparam integer mtu
 @tparam string medium
 @tparam function transmit
-@tparam boolean checksum */
+@tparam boolean checksum
+@treturn device|nil
+@treturn string "no memory" */
 static int device_new(lua_State *L) {
   uint16_t size = (uint16_t)lua_tonumber(L, 1);
   nst_medium kind = lua_tostring(L, 2)[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;

@@ -9,13 +9,6 @@ local wait, deadline = scheduler.wait, scheduler.deadline
 local type = type
 
 ---@class netstack.device
----@field mtu fun(self): integer
----@field medium fun(self): "ip"|"ethernet"
----@field stats fun(self): table
----@field close fun(self): integer
----@field input fun(self, packet: string): integer|nil, string?
----@field rx_ready fun(self): boolean
----@field tx_ready fun(self): boolean
 local Device = core.classes.device
 local try_send, try_receive = Device.try_send, Device.try_receive
 
@@ -38,15 +31,16 @@ local function either(value, otherwise)
 end
 
 --- A pipe: two ends; what is sent into one comes out of the other.
--- @tparam[opt] table options `mtu` (1500), `medium` ("ip"), `capacity` in packets (1024; 0 is unbounded), `checksum` (false:
--- checksums are sent as zeros and not checked)
+-- @tparam[opt] table options `mtu` (1500), `medium` ("ip"), `capacity` in packets (1024; 0 is unbounded), `checksum`
+-- (false: checksums are sent as zeros and not checked)
 -- @treturn device
 -- @treturn device
 ---@param options? { mtu?: integer, medium?: "ip"|"ethernet", capacity?: integer, checksum?: boolean }
 ---@return netstack.device, netstack.device
 function M.pipe(options)
   options = check.options(options, pipe_options, 1, "pipe")
-  return core.pipe(options.mtu or 1500, options.medium or "ip", options.capacity or 1024, either(options.checksum, false))
+  local checksum = either(options.checksum, false)
+  return core.pipe(options.mtu or 1500, options.medium or "ip", options.capacity or 1024, checksum)
 end
 
 --- A device in Lua: `transmit` is called, outside lwIP, with each packet the attached stack sends; `device:input` feeds

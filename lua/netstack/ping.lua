@@ -55,7 +55,8 @@ local families = {
 
 local rules = {
   timeout = function(value)
-    if type(value) ~= "number" or not (value >= 0) then return "seconds, 0 or more, expected" end
+    local fine = type(value) == "number" and value >= 0 -- NaN is not
+    if not fine then return "seconds, 0 or more, expected" end
   end,
   size = check.integer(0, 65000),
   ttl = check.integer(1, 255),

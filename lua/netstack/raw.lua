@@ -7,7 +7,7 @@ local sockets = require "netstack.socket"
 local wait_for, deadline_of = sockets.wait_for, sockets.deadline_of
 local try_send, try_receive = core.classes.raw.try_send, core.classes.raw.try_receive
 
----@class netstack.raw
+---@class netstack.raw: netstack.socket
 local Raw = {}
 local metatable = sockets.class("raw", Raw)
 
@@ -61,8 +61,8 @@ function Raw:receive(max)
   return packet, extra
 end
 
---- @treturn integer 1
----@return integer
+--- Closes the socket.
+---@return integer # 1
 function Raw:close()
   return self.handle:close()
 end

@@ -210,7 +210,7 @@ end
 -- @tparam ?number deadline
 -- @tparam ?string|function what it waits for, in reports
 -- @treturn 1|nil 1, or nil and "timeout"
----@param ticket netstack.Ticket
+---@param ticket netstack.ticket
 ---@param deadline? number
 ---@param what? string|fun(): string
 ---@return 1|nil ok
@@ -267,7 +267,7 @@ end
 -- `netstack.now()` has reached the deadline. nil gives the waiting back to run.
 -- @tparam ?function fn
 -- @treturn ?function the one it replaces
----@param fn? fun(ticket: netstack.Ticket, deadline: number?): 1|nil, string?
+---@param fn? fun(ticket: netstack.ticket, deadline: number?): 1|nil, string?
 ---@return function? previous
 function M.waiting(fn)
   if fn ~= nil and type(fn) ~= "function" then bad(1, "waiting", "function or nil expected, got " .. type(fn)) end

@@ -1,5 +1,5 @@
---- What TCP, UDP and raw sockets have in common in Lua: a table over a handle of the core, its timeouts, and the one way
--- in which a method waits.
+--- What TCP, UDP and raw sockets have in common in Lua: a table over a handle of the core, its timeouts, and the one
+-- way in which a method waits.
 -- @module netstack.socket
 
 local core = require "netstack.core"
@@ -14,7 +14,7 @@ local M = {}
 --- Waits until the socket can be read or written; the caller then tries again.
 -- @tparam table self
 -- @tparam string side "read" or "write"
--- @tparam number|nil limit absolute deadline
+-- @tparam number|nil limit the absolute deadline
 -- @tparam string what for reports
 -- @treturn integer|nil 1
 -- @treturn string "timeout", ...
@@ -36,7 +36,14 @@ function M.deadline_of(self)
   return deadline(block and (total and total < block and total or block) or total)
 end
 
-local function settimeout(self, seconds, mode)
+---@class netstack.socket
+local Socket = {}
+
+--- Sets how long calls may wait.
+---@param seconds? number nil or negative: for ever; 0: not at all
+---@param mode? "b"|"t" each wait of a call (the default), or the call as a whole
+---@return integer # 1
+function Socket:settimeout(seconds, mode)
   if seconds ~= nil and (type(seconds) ~= "number" or seconds ~= seconds) then
     error("bad argument #1 to 'settimeout' (number expected, got " .. type(seconds) .. ")", 2)
   end
@@ -51,7 +58,10 @@ local function settimeout(self, seconds, mode)
   return 1
 end
 
-local function gettimeout(self)
+--- The timeouts.
+---@return number|nil # of each wait
+---@return number|nil # of a whole call
+function Socket:gettimeout()
   return self.block, self.total
 end
 
@@ -60,9 +70,8 @@ end
 -- @tparam table methods
 -- @treturn table metatable
 function M.class(name, methods)
-  --- Sets how long calls may wait: each wait ("b") or the whole call ("t"); nil or negative: for ever.
-  methods.settimeout = settimeout
-  methods.gettimeout = gettimeout
+  methods.settimeout = Socket.settimeout
+  methods.gettimeout = Socket.gettimeout
   return {
     __index = methods,
     __name = "netstack." .. name,
@@ -95,16 +104,6 @@ function M.weak(stack)
     references[stack] = reference
   end
   return reference
-end
-
---- Adds methods that are the handle's own.
-function M.delegate(methods, ...)
-  for _, name in ipairs { ... } do
-    methods[name] = function(self, ...)
-      local handle = self.handle
-      return handle[name](handle, ...)
-    end
-  end
 end
 
 --- The address of a host that a user named.

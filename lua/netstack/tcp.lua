@@ -9,7 +9,7 @@ local sockets = require "netstack.socket"
 local wait_for, deadline_of = sockets.wait_for, sockets.deadline_of
 local concat, type, error, tonumber = table.concat, type, error, tonumber
 
----@class netstack.tcp
+---@class netstack.tcp: netstack.socket
 local Tcp = {}
 local handle_methods = core.classes.tcp
 local try_send, try_receive, try_receive_line = handle_methods.try_send, handle_methods.try_receive,
@@ -307,6 +307,53 @@ function Tcp:info()
   return self.handle:info()
 end
 
-sockets.delegate(Tcp, "getsockname", "getpeername", "getstats", "dirty", "setoption", "getoption")
+--- The local address: "*" and "unspec" of a socket bound to both families.
+---@return string|nil # host
+---@return integer|string # port, or the error: "not connected" (it is not even bound), "closed"
+---@return "inet"|"inet6"|"unspec"|nil # family
+function Tcp:getsockname()
+  return self.handle:getsockname()
+end
+
+--- The peer's address.
+---@return string|nil # host
+---@return integer|string # port, or the error: "not connected", "closed"
+---@return "inet"|"inet6"|nil # family
+function Tcp:getpeername()
+  return self.handle:getpeername()
+end
+
+--- What was sent and received.
+---@return integer|nil # bytes received
+---@return integer|string # bytes sent, or the error
+---@return number|nil # age in seconds of the stack's clock
+function Tcp:getstats()
+  return self.handle:getstats()
+end
+
+--- Whether something can be read or accepted without waiting.
+---@return boolean|nil
+---@return string? # "closed"
+function Tcp:dirty()
+  return self.handle:dirty()
+end
+
+--- Sets an option; an unknown one raises.
+---@param option string `tcp-nodelay keepalive reuseaddr ipv6-v6only` (boolean), `tcp-keepidle tcp-keepintvl` (seconds),
+-- `tcp-keepcnt ip-ttl ip-tos ipv6-unicast-hops` (integer), `linger` ({on=, timeout=})
+---@param value boolean|number|{ on: boolean, timeout: number? }
+---@return integer|nil # 1
+---@return string? # "closed"
+function Tcp:setoption(option, value)
+  return self.handle:setoption(option, value)
+end
+
+--- The value of an option; an unknown one raises.
+---@param option string as of `setoption`
+---@return boolean|number|table|nil
+---@return string? # "closed"
+function Tcp:getoption(option)
+  return self.handle:getoption(option)
+end
 
 return { new = new, wrap = wrap, metatable = metatable, now = scheduler.now }

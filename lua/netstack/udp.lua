@@ -9,7 +9,7 @@ local handle_methods = core.classes.udp
 local try_send, try_sendto = handle_methods.try_send, handle_methods.try_sendto
 local try_receive, try_receivefrom = handle_methods.try_receive, handle_methods.try_receivefrom
 
----@class netstack.udp
+---@class netstack.udp: netstack.socket
 local Udp = {}
 local metatable = sockets.class("udp", Udp)
 
@@ -52,7 +52,7 @@ end
 --- Sends a datagram to the peer; returns when IP has taken it whole.
 -- @tparam string data
 -- @treturn integer|nil bytes
--- @treturn string "not connected", "message too long", "port unreachable" (reported about an earlier one), "timeout", ...
+-- @treturn string "not connected", "message too long", "port unreachable" (reported about an earlier one), "timeout"
 ---@param data string
 ---@return integer|nil, string?
 function Udp:send(data)
@@ -140,6 +140,38 @@ function Udp:close()
   return self.handle:close()
 end
 
-sockets.delegate(Udp, "getsockname", "getpeername", "setoption", "getoption")
+--- The local address: "*" and "unspec" of a socket bound to both families.
+---@return string|nil # host
+---@return integer|string # port, or the error: "not connected" (it is not even bound), "closed"
+---@return "inet"|"inet6"|"unspec"|nil # family
+function Udp:getsockname()
+  return self.handle:getsockname()
+end
+
+--- The peer's address.
+---@return string|nil # host
+---@return integer|string # port, or the error: "not connected", "closed"
+---@return "inet"|"inet6"|nil # family
+function Udp:getpeername()
+  return self.handle:getpeername()
+end
+
+--- Sets an option; an unknown one raises.
+---@param option string `broadcast reuseaddr dont-fragment ipv6-v6only` (boolean), `ip-ttl ipv6-unicast-hops ip-tos`
+-- (integer)
+---@param value boolean|integer
+---@return integer|nil # 1
+---@return string? # "not supported" (multicast options), "closed"
+function Udp:setoption(option, value)
+  return self.handle:setoption(option, value)
+end
+
+--- The value of an option; an unknown one raises.
+---@param option string as of `setoption`
+---@return boolean|integer|nil
+---@return string? # "not supported" (multicast options), "closed"
+function Udp:getoption(option)
+  return self.handle:getoption(option)
+end
 
 return { new = new, metatable = metatable }
