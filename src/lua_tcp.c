@@ -244,17 +244,29 @@ static nst_error readable(nst_tcp *tcp) {
   return nst_tcp_readable(tcp);
 }
 
-/*** Takes what was received, up to `max` bytes.
+/* A run of bytes that lies in one place and is at least this long is worth handing out by itself: putting it together
+** with what follows would copy it once more. */
+#define LONG_RUN 8192
+
+/*** Takes what was received: up to `max` bytes; without `max`, as much as can be had cheaply, at least a byte.
 @function tcp:try_receive
 @tparam[opt] integer max
 @treturn string|nil at least a byte
 @treturn string "wouldblock", "closed", "connection reset" */
 static int try_receive(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "receive");
-  lua_Number max = lua_isnoneornil(L, 2) ? HUGE_VAL : lua_tonumber(L, 2);
   nst_error error = readable(tcp);
+  size_t length;
   if (error != NST_OK) return nst_lua_fail(L, error);
-  take(L, tcp, max < (lua_Number)tcp->received_length ? (size_t)max : tcp->received_length);
+  length = tcp->received_length;
+  if (lua_isnoneornil(L, 2)) {
+    size_t contiguous;
+    (void)nst_tcp_first(tcp, &contiguous);
+    if (contiguous >= LONG_RUN) length = contiguous;
+  } else if (lua_tonumber(L, 2) < (lua_Number)length) {
+    length = lua_tonumber(L, 2) >= 1 ? (size_t)lua_tonumber(L, 2) : 1;
+  }
+  take(L, tcp, length);
   return 1;
 }
 

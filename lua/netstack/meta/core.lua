@@ -446,7 +446,7 @@ function tcp:try_accept() end
 ---@return integer|nil # index of the last byte that was taken
 function tcp:try_send(data, i, j) end
 
----Takes what was received, up to `max` bytes.
+---Takes what was received: up to `max` bytes; without `max`, as much as can be had cheaply, at least a byte.
 ---@param max? integer
 ---@return string|nil # at least a byte
 ---@return string|nil # "wouldblock", "closed", "connection reset"
