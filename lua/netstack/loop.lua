@@ -15,7 +15,7 @@ local waiters = require "netstack.waiter"
 local core_step = core.step
 local collect, disarm, expire, make_ready, wake = waiters.collect, waiters.disarm, waiters.expire, waiters.make_ready,
   waiters.wake
-local give_id = waiters.give_id
+local give_id, take = waiters.give_id, waiters.take
 local resume, status, close = protected.resume, protected.status, protected.close
 local error, pcall, select, type = error, pcall, select, type
 local huge, min = math.huge, math.min
@@ -266,8 +266,14 @@ local function turn(loop, goal)
     -- Lua devices and traces may have given the stacks work, or have waited, with all that entails.
     local id, more, next, others = core_step(time)
     if id then
-      collect(loop, id, others)
       idle = 0
+      local only = not others and not loop.first and take(loop, id)
+      if only then -- which is so for each message of a conversation: no need to queue
+        loop.running = only
+        settle(loop, only, resume(only.thread, 1))
+      else
+        collect(loop, id, others)
+      end
     else
       idle = idle + 1
     end
@@ -283,7 +289,7 @@ local function turn(loop, goal)
     end
 
     if loop.lingering and not goal and core.unsettled() == 0 then return "settled" end
-    if not more and (not loop.first or (idle > PATIENCE and not loop.source and (next or timer or loop.limit))) then
+    if not id and not more and (not loop.first or (idle > PATIENCE and not loop.source and (next or timer or loop.limit))) then
       idle = 0
       local outcome = advance(loop, next)
       if outcome then return outcome end

@@ -55,7 +55,7 @@ function M.fields(waiter)
   waiter.id, waiter.position, waiter.key, waiter.order = false, 0, 0, 0
   waiter.waits, waiter.ticket, waiter.target = false, false, false
   waiter.ok, waiter.err, waiter.link, waiter.pushed = false, false, false, 0
-  waiter.over, waiter.in_place = false, false
+  waiter.over, waiter.in_place, waiter.thread = false, false, waiter.thread or false
   return waiter
 end
 
@@ -204,6 +204,18 @@ local function answer(loop, id)
   end
   local waiter = slots[id]
   if waiter and waiter.ticket then wake(loop, waiter, 1) end
+end
+
+--- Ends the wait of the task that a report is for, when it is for no other too; the caller resumes it at once.
+-- @tparam table loop
+-- @tparam integer id as the core reported it
+-- @treturn table|nil task; nil: nothing was done
+function M.take(loop, id)
+  local task = slots[id]
+  if not task or not task.ticket or not task.thread or task.in_place or loop.also[id] then return nil end
+  task.waits, task.ticket = false, false
+  if task.position ~= 0 then remove(loop.timers, task) end
+  return task
 end
 
 --- Wakes those whose deadline has come.
