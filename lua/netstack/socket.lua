@@ -31,7 +31,10 @@ function M.wait_for(self, side, limit, what)
   end
   if armed then return 1 end
   local ok, err = wait(ticket, limit, what)
-  if ok then return 1 end
+  if ok then
+    if self.aborted then return nil, "connection aborted" end
+    return 1
+  end
   ticket:cancel()
   return nil, err
 end
