@@ -358,6 +358,14 @@ static void close_listener(nst_tcp *tcp) {
   nst_tcp_put_down(tcp->socket.stack);
 }
 
+/* The peer heeds only a reset that carries the very next number. When what was sent last lay beyond its window (a probe,
+** FIN), it may have taken that or not: before the reset that follows, it gets one for the second case. */
+static void reset_at_edge(const struct tcp_pcb *pcb) {
+  uint32_t edge = pcb->lastack + pcb->snd_wnd;
+  if (pcb->state < ESTABLISHED || !TCP_SEQ_GT(pcb->snd_nxt, edge)) return;
+  tcp_rst(pcb, edge, pcb->rcv_nxt, &pcb->local_ip, &pcb->remote_ip, pcb->local_port, pcb->remote_port);
+}
+
 void nst_tcp_abort(nst_tcp *tcp) {
   if (tcp->pcb == NULL) return;
   if (tcp->listening) {
@@ -366,6 +374,7 @@ void nst_tcp_abort(nst_tcp *tcp) {
   }
   tcp->aborting = true;
   nst_tcp_take_up(tcp);
+  reset_at_edge(tcp->pcb);
   tcp_abort(tcp->pcb);
   nst_tcp_put_down(tcp->socket.stack);
 }
@@ -385,6 +394,7 @@ void nst_tcp_close(nst_tcp *tcp) {
   } else {
     if (tcp->linger) tcp->give_up_at = tcp->socket.stack->now + tcp->linger_time;
     nst_tcp_take_up(tcp);
+    if (unread) reset_at_edge(pcb);
     tcp_close(pcb);
     nst_tcp_put_down(tcp->socket.stack);
   }

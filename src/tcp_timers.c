@@ -127,6 +127,7 @@ void nst_tcp_timers_after(nst_tcp *tcp) {
     schedule(tcp);
     return;
   }
+  if (pcb->state == FIN_WAIT_2) tcp->give_up_at = NST_NEVER; /* linger: all was acknowledged in time */
   update_retransmission(tcp);
   if (pcb->persist_backoff == 0) {
     tcp->persist_at = NST_NEVER;
@@ -191,11 +192,10 @@ static void fire(nst_tcp *tcp) {
     if (tcp->connecting) {
       tcp->error = NST_TIMEOUT;
       tcp_abandon(pcb, 0); /* nobody has answered: there is nobody to tell */
+      nst_tcp_put_down(stack);
     } else {
-      tcp->aborting = true; /* linger's time is over */
-      tcp_abort(pcb);
+      nst_tcp_abort(tcp); /* linger's time is over */
     }
-    nst_tcp_put_down(stack);
     return;
   }
   if (tcp->ack_at <= now) {

@@ -276,6 +276,13 @@ function M.waiting(fn)
   return previous
 end
 
+--- The task that is running.
+-- @treturn ?netstack.Task nil outside of tasks
+---@return netstack.Task?
+function M.running()
+  return current and current.running
+end
+
 --- Tells one run from another. @treturn table|nil
 function M.run_id()
   return current

@@ -26,7 +26,9 @@ function M.wait_for(self, side, limit, what)
     if not ticket then return nil, err end
     self[side] = ticket
   end
-  return wait(ticket, limit, what)
+  local ok, err = wait(ticket, limit, what)
+  if ok and self.aborted then return nil, "connection aborted" end
+  return ok, err
 end
 
 --- When a wait that begins now must end; nil: never.

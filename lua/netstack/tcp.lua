@@ -79,7 +79,7 @@ end
 -- Waits until the attempt that is under way has an outcome.
 local function finish_connect(self)
   local handle, deadline = self.handle, deadline_of(self)
-  self.connecting = true
+  self.connecting = scheduler.running() or true
   local ok, err = try_connected(handle)
   while not ok and err == "wouldblock" do
     local woken, why = wait_for(self, "write", deadline, "connect")
@@ -104,7 +104,8 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Tcp:connect(host, port)
-  if self.connecting then return nil, "in progress" end
+  local waits = self.connecting -- a task that was cancelled waits no more, but could not say so
+  if waits and (waits == true or not waits.over) then return nil, "in progress" end
   local address, why = sockets.resolve(self, host, 1, "connect")
   if not address then return nil, why end
   local ok, err = try_connect(self.handle, address, port)
@@ -296,6 +297,7 @@ end
 -- @treturn integer 1
 ---@return integer
 function Tcp:abort()
+  self.aborted = true -- for those who wait
   return self.handle:abort()
 end
 
