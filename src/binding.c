@@ -201,6 +201,12 @@ bool nst_lua_address(lua_State *L, int n, nst_stack *stack, ip_addr_t *address, 
   return strlen(text) == length && nst_address_parse(stack, text, address);
 }
 
+bool nst_lua_prefix(lua_State *L, int index, nst_stack *stack, nst_prefix *prefix) {
+  size_t length;
+  const char *text = lua_tolstring(L, index, &length);
+  return strlen(text) == length && nst_prefix_parse(stack, text, prefix);
+}
+
 void nst_lua_push_address(lua_State *L, const nst_stack *stack, const ip_addr_t *address) {
   char text[NST_ADDRESS_LENGTH];
   lua_pushstring(L, nst_address_format(stack, address, text));

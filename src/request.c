@@ -77,6 +77,11 @@ void nst_request_try(nst_request *request) {
 bool nst_request_cancel(nst_request *request) {
   if (request->state == NST_REQUEST_DONE) return false;
   nst_request_finish(request, NST_CANCELLED);
+  if (request->made) { /* a connection that nobody will get */
+    nst_socket_close(request->made);
+    nst_socket_release(request->made);
+    request->made = NULL;
+  }
   return true;
 }
 
