@@ -214,6 +214,17 @@ static nst_request *submit_command(lua_State *L, const char *function, nst_error
   return NULL;
 }
 
+static int submit_as(lua_State *L, const char *function) {
+  nst_error error;
+  nst_request *request = submit_command(L, function, &error);
+  nst_stack *stack;
+  if (request == NULL) return nst_lua_fail(L, error);
+  stack = request->stack;
+  nst_lua_push_ticket(L, request);
+  nst_lua_after(L, stack);
+  return 1;
+}
+
 /*** Queues a command.
 @function channel:submit
 @tparam string op
@@ -221,14 +232,12 @@ static nst_request *submit_command(lua_State *L, const char *function, nst_error
 @treturn ticket|nil
 @treturn string "full", "closed", "invalid address" */
 static int submit(lua_State *L) {
-  nst_error error;
-  nst_request *request = submit_command(L, "submit", &error);
-  nst_stack *stack;
-  if (request == NULL) return nst_lua_fail(L, error);
-  stack = request->stack;
-  nst_lua_push_ticket(L, request);
-  nst_lua_after(L, stack);
-  return 1;
+  return submit_as(L, "submit");
+}
+
+/* For channel:request, in whose name its errors are. */
+static int submit_request(lua_State *L) {
+  return submit_as(L, "request");
 }
 
 /*** Queues a command whose answer nobody wants; a close always has room.
@@ -426,8 +435,8 @@ static int result(lua_State *L) {
 
 void nst_lua_open_channel(lua_State *L) {
   static const luaL_Reg channel_methods[] = {
-    {"submit", submit}, {"post", post}, {"room_ticket", room_ticket}, {"stack", stack_of}, {"close", close_channel},
-    {NULL, NULL}};
+    {"submit", submit}, {"submit_request", submit_request}, {"post", post}, {"room_ticket", room_ticket}, {"stack", stack_of},
+    {"close", close_channel}, {NULL, NULL}};
   static const luaL_Reg ticket_methods[] = {
     {"done", done}, {"result", result}, {"cancel", cancel}, {"arm", arm}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"channel", channel_new}, {NULL, NULL}};

@@ -14,7 +14,7 @@ local wait = scheduler.wait
 ---@field post fun(self, op: string, args: table): integer|nil, string?
 ---@field close fun(self): integer
 local Channel = core.classes.channel
-local submit = Channel.submit
+local submit = Channel.submit_request
 
 ---@class netstack.ticket
 ---@field done fun(self): boolean
