@@ -325,7 +325,7 @@ function device:stats() end
 ---Puts a packet into an unattached pipe end, without waiting.
 ---@param packet string
 ---@return integer|nil # 1
----@return string|nil # "full", "closed", "message too long", "address already in use" while a stack is attached
+---@return string|nil # "full", "closed", "message too long", "address already in use" while a stack is attached, "not supported" by a device in Lua
 function device:try_send(packet) end
 
 ---Takes a packet out of an unattached pipe end, without waiting.
