@@ -154,7 +154,7 @@ install: all ## install for LUA under PREFIX (/usr/local), behind DESTDIR if giv
 	@mkdir -p "$(DESTDIR)$(INST_LUADIR)" "$(DESTDIR)$(INST_LIBDIR)/netstack" "$(DESTDIR)$(INST_DOCDIR)"
 	@cd lua && find netstack -name '*.lua' -exec install -D -m 644 {} "$(DESTDIR)$(INST_LUADIR)/{}" \;
 	@install -m 755 $(CORE) "$(DESTDIR)$(INST_LIBDIR)/netstack/core.so"
-	@install -m 644 LICENSE $(wildcard README.md CHANGELOG.md) "$(DESTDIR)$(INST_DOCDIR)/"
+	@install -m 644 LICENSE $(wildcard README.md CHANGELOG.md SECURITY.md) "$(DESTDIR)$(INST_DOCDIR)/"
 	@tree=$$(.build/fetch-lwip) && install -m 644 "$$tree/COPYING" "$(DESTDIR)$(INST_DOCDIR)/LICENSE.lwip"
 	@echo "installed for $(LUA_NAME): $(DESTDIR)$(INST_LUADIR)/netstack, $(DESTDIR)$(INST_LIBDIR)/netstack/core.so"
 

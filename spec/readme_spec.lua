@@ -1,5 +1,5 @@
--- The README tells the truth: its snippets run, each in a pair of stacks of its own, and print what stands behind "-->";
--- its table of errors says what netstack.errors says.
+-- The README tells the truth: its snippets run, each in a pair of stacks of its own, and print what follows "-->"; its
+-- table of errors says what netstack.errors says.
 
 local netstack = require "netstack"
 
