@@ -12,7 +12,8 @@
 /* In a userdata that is every function's first upvalue; see lua_core.c. */
 typedef struct nst_binding_state {
   nst_hub *hub;
-  const void *metatables[NST_CLASS_COUNT]; /* identities: they live as long as the registry */
+  char library[512]; /* how the chunk names of our own Lua files begin; "": not told */
+  char tags[NST_CLASS_COUNT]; /* their addresses tell one class from another, and from any other userdata */
 } nst_binding_state;
 
 #define OBJECTS "netstack.objects"
@@ -80,7 +81,6 @@ void nst_lua_class(lua_State *L, nst_class class, const char *name, const luaL_R
   lua_pop(L, 2);
   lua_pushliteral(L, "netstack");
   lua_setfield(L, -2, "__metatable");
-  binding(L)->metatables[class] = lua_topointer(L, -1);
   snprintf(key, sizeof key, METATABLE, (int)class);
   lua_setfield(L, LUA_REGISTRYINDEX, key);
 }
@@ -89,6 +89,7 @@ nst_box *nst_lua_box(lua_State *L, nst_class class) {
   char key[40];
   nst_box *box = lua_newuserdata(L, sizeof *box);
   box->object = NULL;
+  box->tag = &binding(L)->tags[class];
   snprintf(key, sizeof key, METATABLE, (int)class);
   lua_getfield(L, LUA_REGISTRYINDEX, key);
   lua_setmetatable(L, -2);
@@ -96,11 +97,9 @@ nst_box *nst_lua_box(lua_State *L, nst_class class) {
 }
 
 nst_box *nst_lua_test(lua_State *L, int index, nst_class class) {
-  const void *metatable;
-  if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index)) return NULL;
-  metatable = lua_topointer(L, -1);
-  lua_pop(L, 1);
-  return metatable == binding(L)->metatables[class] ? lua_touserdata(L, index) : NULL;
+  nst_box *box = lua_touserdata(L, index);
+  if (box == NULL || nst_rawlen(L, index) != sizeof *box) return NULL; /* light userdata has no length */
+  return box->tag == &binding(L)->tags[class] ? box : NULL;
 }
 
 nst_box *nst_lua_check(lua_State *L, int index, nst_class class, const char *function) {
@@ -115,13 +114,19 @@ nst_box *nst_lua_check(lua_State *L, int index, nst_class class, const char *fun
   return box;
 }
 
+void nst_lua_library(lua_State *L, const char *prefix) {
+  snprintf(binding(L)->library, sizeof binding(L)->library, "%s", prefix);
+}
+
 /* The first caller that is not the Lua layer: whoever wrote that line wants to read of it. */
-static void where(lua_State *L) {
+void nst_lua_where(lua_State *L) {
+  const char *library = binding(L)->library;
+  size_t length = strlen(library);
   lua_Debug frame;
   int level;
   for (level = 1; lua_getstack(L, level, &frame); level++) {
     lua_getinfo(L, "Sl", &frame);
-    if (frame.currentline > 0 && strstr(frame.source, "netstack/") == NULL) {
+    if (frame.currentline > 0 && (length == 0 || strncmp(frame.source, library, length) != 0)) {
       lua_pushfstring(L, "%s:%d: ", frame.short_src, frame.currentline);
       return;
     }
@@ -130,7 +135,7 @@ static void where(lua_State *L) {
 }
 
 int nst_lua_argument_error(lua_State *L, int n, const char *function, const char *why) {
-  where(L);
+  nst_lua_where(L);
   if (n <= 0) lua_pushfstring(L, "calling '%s' on bad self (%s)", function, why);
   else lua_pushfstring(L, "bad argument #%d to '%s' (%s)", n, function, why);
   lua_concat(L, 2);
@@ -225,7 +230,7 @@ void nst_lua_recall(lua_State *L, unsigned id) {
 void nst_lua_after(lua_State *L, nst_stack *stack) {
   nst_hub *hub = nst_lua_hub(L);
   nst_link *link;
-  if (stack && !nst_list_linked(&stack->runnable)) (void)nst_stack_next(stack);
+  if (stack) nst_stack_schedule(stack);
   while ((link = nst_list_pop(&hub->woken)) != NULL) {
     nst_lua_recall(L, nst_holder(link, nst_stack, woken)->id);
     if (lua_isnil(L, -1)) {

@@ -217,7 +217,7 @@ static void forget_stack(nst_interface *interface, nst_stack *stack) {
     nst_device_release(interface->device);
     interface->device = NULL;
   }
-  nst_interface_release(interface);
+  interface->references--; /* the stack's; the caller has one */
 }
 
 void nst_interface_detach(nst_interface *interface) {

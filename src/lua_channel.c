@@ -360,11 +360,41 @@ static int cancel(lua_State *L) {
 @treturn boolean|nil whether it is done; nil when somebody is waiting with it already */
 static int arm(lua_State *L) {
   nst_request *request = check_ticket(L, "arm");
-  if (request == NULL || request->state == NST_REQUEST_WAITING) return 0;
+  if (request == NULL || request->op >= 0 || request->state == NST_REQUEST_WAITING) return 0;
   if (request->state == NST_REQUEST_DONE) request->state = NST_REQUEST_IDLE;
   nst_list_remove(&request->ready);
   if (request->state == NST_REQUEST_IDLE) nst_request_try(request);
   lua_pushboolean(L, request->state == NST_REQUEST_DONE);
+  return 1;
+}
+
+static nst_error attempt_group(nst_request *request) {
+  (void)request;
+  return NST_OK;
+}
+
+/*** A ticket that is answered as soon as one of several is, a cancelled one too: whoever can wait for one ticket can so
+wait for the first of many. A ticket counts in the last group that it was put into.
+@function first_of
+@tparam {ticket,...} tickets
+@treturn ticket */
+static int first_of(lua_State *L) {
+  nst_request *group;
+  size_t i, count;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  group = nst_request_new(nst_lua_hub(L), NULL, attempt_group);
+  if (group == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
+  group->state = NST_REQUEST_WAITING;
+  nst_lua_push_ticket(L, group);
+  count = nst_rawlen(L, 1);
+  for (i = 1; i <= count; i++) {
+    nst_box *box;
+    lua_rawgeti(L, 1, (int)i);
+    box = nst_lua_test(L, -1, NST_CLASS_TICKET);
+    if (box == NULL) return luaL_argerror(L, 1, "a list of tickets expected");
+    if (box->object) nst_request_join(box->object, group);
+    lua_pop(L, 1);
+  }
   return 1;
 }
 
@@ -435,7 +465,7 @@ void nst_lua_open_channel(lua_State *L) {
     {NULL, NULL}};
   static const luaL_Reg ticket_methods[] = {
     {"done", done}, {"result", result}, {"cancel", cancel}, {"arm", arm}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"channel", channel_new}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"channel", channel_new}, {"first_of", first_of}, {NULL, NULL}};
   nst_lua_class(L, NST_CLASS_CHANNEL, "netstack.channel", channel_methods, collect_channel, describe_channel);
   nst_lua_class(L, NST_CLASS_TICKET, "netstack.ticket", ticket_methods, collect_ticket, describe_ticket);
   nst_lua_functions(L, functions);

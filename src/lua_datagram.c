@@ -258,7 +258,8 @@ static int getsockname(lua_State *L) {
   nst_udp *udp = check_udp(L, "getsockname");
   if (udp == NULL || !udp->socket.open) return nst_lua_fail(L, NST_CLOSED);
   if (udp->pcb == NULL) return nst_lua_fail(L, NST_NOT_CONNECTED);
-  return push_end(L, &udp->socket, &udp->socket.binding.host, udp->socket.binding.port);
+  return push_end(L, &udp->socket, udp->connected ? &udp->pcb->local_ip : &udp->socket.binding.host,
+                  udp->socket.binding.port);
 }
 
 /*** The peer's address.

@@ -35,7 +35,7 @@ static int collect(lua_State *L) {
   stack = nst_stack_retain(tcp->socket.stack);
   nst_socket_close(&tcp->socket);
   nst_socket_release(&tcp->socket);
-  if (stack->open && !nst_list_linked(&stack->runnable)) (void)nst_stack_next(stack);
+  if (stack->open) nst_stack_schedule(stack);
   nst_stack_release(stack);
   return 0;
 }
@@ -216,18 +216,16 @@ static int try_send(lua_State *L) {
   return 3;
 }
 
-static void consume_inside(nst_stack *stack, void *argument) {
-  call *c = argument;
+static void announce_inside(nst_stack *stack, void *argument) {
   (void)stack;
-  nst_tcp_consume(c->tcp, c->length);
+  nst_tcp_announce(argument);
 }
 
-/* Pushes the first `length` received bytes and then, when nothing can raise any more, lets go of them. */
+/* Pushes the first `length` received bytes and then, when nothing can raise any more, counts them as read. */
 static void take(lua_State *L, nst_tcp *tcp, size_t length) {
   nst_stack *stack = tcp->socket.stack;
   size_t contiguous;
   const char *data = nst_tcp_first(tcp, &contiguous);
-  call c;
   if (contiguous < length) {
     char *scratch = nst_hub_scratch(stack->hub, length);
     if (scratch == NULL) luaL_error(L, "no memory");
@@ -235,9 +233,8 @@ static void take(lua_State *L, nst_tcp *tcp, size_t length) {
     data = scratch;
   }
   lua_pushlstring(L, data, length);
-  c.tcp = tcp;
-  c.length = length;
-  (void)nst_inside(stack, consume_inside, &c);
+  if (!nst_tcp_consume(tcp, length)) return;
+  (void)nst_inside(stack, announce_inside, tcp);
   if (stack->open) nst_lua_after(L, stack);
 }
 
@@ -247,17 +244,29 @@ static nst_error readable(nst_tcp *tcp) {
   return nst_tcp_readable(tcp);
 }
 
-/*** Takes what was received, up to `max` bytes.
+/* A run of bytes that lies in one place and is at least this long is worth handing out by itself: putting it together
+** with what follows would copy it once more. */
+#define LONG_RUN 8192
+
+/*** Takes what was received: up to `max` bytes; without `max`, as much as can be had cheaply, at least a byte.
 @function tcp:try_receive
 @tparam[opt] integer max
 @treturn string|nil at least a byte
 @treturn string "wouldblock", "closed", "connection reset" */
 static int try_receive(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "receive");
-  lua_Number max = lua_isnoneornil(L, 2) ? HUGE_VAL : lua_tonumber(L, 2);
   nst_error error = readable(tcp);
+  size_t length;
   if (error != NST_OK) return nst_lua_fail(L, error);
-  take(L, tcp, max < (lua_Number)tcp->received_length ? (size_t)max : tcp->received_length);
+  length = tcp->received_length;
+  if (lua_isnoneornil(L, 2)) {
+    size_t contiguous;
+    (void)nst_tcp_first(tcp, &contiguous);
+    if (contiguous >= LONG_RUN) length = contiguous;
+  } else if (lua_tonumber(L, 2) < (lua_Number)length) {
+    length = lua_tonumber(L, 2) >= 1 ? (size_t)lua_tonumber(L, 2) : 1;
+  }
+  take(L, tcp, length);
   return 1;
 }
 

@@ -162,7 +162,7 @@ static nst_error do_tcp_recv(nst_request *request) {
     request->answer = malloc(length);
     if (request->answer == NULL) return NST_NO_MEMORY;
     request->answer_length = nst_tcp_peek(tcp, request->answer, 0, length);
-    nst_tcp_consume(tcp, request->answer_length);
+    if (nst_tcp_consume(tcp, request->answer_length)) nst_tcp_announce(tcp);
   }
   return wait_in(request, &request->socket->readers, error);
 }

@@ -24,13 +24,18 @@ nst_request *nst_request_retain(nst_request *request) {
   return request;
 }
 
+static void unmake(nst_request *request) {
+  nst_socket *socket = request->made;
+  request->made = NULL;
+  nst_socket_close(socket);
+  nst_socket_release(socket);
+}
+
 void nst_request_release(nst_request *request) {
   if (--request->references > 0) return;
   nst_list_remove(&request->ready);
-  if (request->made) {
-    nst_socket_close(request->made);
-    nst_socket_release(request->made);
-  }
+  if (request->made) unmake(request);
+  if (request->group) nst_request_release(request->group);
   if (request->socket) nst_socket_release(request->socket);
   if (request->device) nst_device_release(request->device);
   if (request->stack) nst_stack_release(request->stack);
@@ -49,6 +54,21 @@ static void unlink_request(nst_request *request) {
   nst_request_release(request);
 }
 
+/* The request's group is answered, and has nothing more to do with it. */
+static void answer_group(nst_request *request) {
+  nst_request *group = request->group;
+  if (group == NULL) return;
+  request->group = NULL;
+  if (group->state != NST_REQUEST_DONE) nst_request_finish(group, NST_OK);
+  nst_request_release(group);
+}
+
+void nst_request_join(nst_request *request, nst_request *group) {
+  if (request->group) nst_request_release(request->group);
+  request->group = nst_request_retain(group);
+  if (request->state == NST_REQUEST_DONE) answer_group(request);
+}
+
 void nst_request_finish(nst_request *request, nst_error error) {
   nst_request_retain(request);
   unlink_request(request);
@@ -57,6 +77,7 @@ void nst_request_finish(nst_request *request, nst_error error) {
   if (request->watcher != 0 && !nst_list_linked(&request->ready)) {
     nst_list_append(&request->hub->ready, &request->ready);
   }
+  answer_group(request);
   nst_request_release(request);
 }
 
@@ -77,6 +98,7 @@ void nst_request_try(nst_request *request) {
 bool nst_request_cancel(nst_request *request) {
   if (request->state == NST_REQUEST_DONE) return false;
   nst_request_finish(request, NST_CANCELLED);
+  if (request->made) unmake(request); /* nobody will ever get it */
   return true;
 }
 

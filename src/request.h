@@ -37,6 +37,7 @@ struct nst_request {
   nst_error error;          /* once done */
   bool consumes;            /* its answer takes something away: cancelled when nobody can read it any more */
   unsigned watcher;         /* number by which Lua wants to be told, 0: nobody */
+  nst_request *group;       /* counted: answered as soon as this one is, or NULL */
   int op;                   /* index in nst_operations; -1: a wait, not a command */
   bool told;                /* Lua has made its table of the answer */
 
@@ -64,6 +65,9 @@ nst_request *nst_request_retain(nst_request *request);
 void nst_request_release(nst_request *request);
 /* The request's owner in Lua is gone; a request that would only take something away is cancelled. */
 void nst_request_abandon(nst_request *request);
+
+/* Has `group`, which waits for nothing itself, answered as soon as `request` is. A request is in one group at most. */
+void nst_request_join(nst_request *request, nst_request *group);
 
 /* Attempts once; done, or left waiting in waits_in. */
 void nst_request_try(nst_request *request);

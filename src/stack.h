@@ -43,6 +43,7 @@ struct nst_stack {
   nst_link traced;      /* in hub->traced */
   nst_timer timer;      /* in hub->timers: the earliest of all timers below */
   bool open;
+  bool entered;         /* we are inside it (image.c) */
   const char *cause;    /* of its death by an assertion; NULL */
   bool wants_wake;      /* on_wake is set */
   unsigned id;          /* by which Lua finds the object again */
@@ -73,6 +74,7 @@ struct nst_stack {
   nst_link changed;     /* nst_socket.changed */
   nst_table ports;      /* nst_binding.node */
   nst_table connections; /* nst_tcp.node */
+  struct nst_tcp *recent; /* the connection found last, which is the likeliest next; NULL */
   nst_heap tcp_timers;  /* nst_tcp.timer */
   nst_link time_wait;   /* nst_tcp.waits: oldest first */
   size_t time_wait_count;
@@ -107,6 +109,9 @@ void nst_stack_set_time(nst_stack *stack, nst_time now);
 void nst_stack_catch_up(nst_stack *stack);
 /* Its own time of the next timer; `now` when it has work; NST_NEVER. Sets the hub's timer too. */
 nst_time nst_stack_next(nst_stack *stack);
+/* After a call into the stack: sees that it is polled when it has work, and no later than its next timer. Cheap: the
+** hub may then look at the stack too early, but never too late. */
+void nst_stack_schedule(nst_stack *stack);
 /* There is work: it will be polled. */
 void nst_stack_wake(nst_stack *stack);
 /* lwIP's tick (a millisecond) at the stack's present time; never 0, which lwIP takes for "not measured". */

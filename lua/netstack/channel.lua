@@ -26,10 +26,8 @@ function Channel:request(op, args)
   while not ticket and err == "full" do
     local room, why = self:room_ticket()
     if not room then return nil, why end
-    if not room:arm() then
-      local ok, reason = wait(room, nil, "room in the command channel")
-      if not ok then return nil, reason end
-    end
+    local ok, reason = wait(room, nil, "room in the command channel")
+    if not ok then return nil, reason end
     ticket, err = submit(self, op, args)
   end
   if not ticket then return nil, err end

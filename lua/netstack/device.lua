@@ -60,7 +60,7 @@ end
 local function deadline_of(timeout, position, name)
   if timeout == nil then return false end
   if type(timeout) ~= "number" or timeout ~= timeout then
-    check.bad(position, name, "number expected, got " .. type(timeout), 4)
+    check.bad(position, name, "number expected, got " .. type(timeout))
   end
   if timeout <= 0 then return false end
   return deadline(timeout)
@@ -69,10 +69,7 @@ end
 local function await(device, side, limit)
   local ticket, err = device:wait_ticket(side)
   if not ticket then return nil, err end
-  if ticket:arm() then return 1 end
-  local ok, why = wait(ticket, limit, side == "read" and "a packet of a pipe" or "room in a pipe")
-  ticket:cancel()
-  return ok, why
+  return wait(ticket, limit, side == "read" and "a packet of a pipe" or "room in a pipe")
 end
 
 --- Puts a packet into an unattached end: the stack at the other end receives it.

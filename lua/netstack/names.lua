@@ -15,6 +15,40 @@ function M.set(stack, hosts)
   hosts_of[stack] = hosts
 end
 
+--- All addresses of a host, in the order in which its stack knows them.
+-- @tparam stack|nil stack
+-- @tparam string host an address, which stands for itself, or a name
+-- @treturn {string,...}|nil
+-- @treturn string "host not found"
+function M.all(stack, host)
+  if parse(host:match("^[^%%]*")) then return { host } end
+  local hosts = stack and hosts_of[stack]
+  local known = hosts and hosts[host:lower()]
+  if type(known) == "string" then return { known } end
+  if not known or #known == 0 then return nil, "host not found" end
+  local copy = {}
+  for i, address in ipairs(known) do copy[i] = address end
+  return copy
+end
+
+--- The names of an address, in alphabetical order.
+-- @tparam stack|nil stack
+-- @tparam string address
+-- @treturn {string,...} empty: it has none
+function M.of(stack, address)
+  local canonical, found = parse(address), {}
+  for name in pairs(stack and hosts_of[stack] or {}) do
+    for _, known in ipairs(M.all(stack, name)) do
+      if canonical and parse(known) == canonical then
+        found[#found + 1] = name
+        break
+      end
+    end
+  end
+  table.sort(found)
+  return found
+end
+
 --- The address of a host: an address stands for itself.
 -- @tparam stack|nil stack
 -- @tparam string host

@@ -7,7 +7,6 @@ local names = require "netstack.names"
 local scheduler = require "netstack.scheduler"
 
 local wait, deadline, now = scheduler.wait, scheduler.deadline, scheduler.now
-local ticket_arm = core.classes.ticket.arm
 local error, getmetatable, setmetatable, tostring, type = error, getmetatable, setmetatable, tostring, type
 
 local M = {}
@@ -21,19 +20,15 @@ local M = {}
 -- @treturn string "timeout", ...
 function M.wait_for(self, side, limit, what)
   local ticket = self[side]
-  local armed = ticket and ticket_arm(ticket)
-  if armed == nil then -- none yet, or another task waits with it
+  if not ticket then
     local err
     ticket, err = core.wait_ticket(self.handle, side)
     if not ticket then return nil, err end
     self[side] = ticket
-    armed = ticket_arm(ticket)
   end
-  if armed then return 1 end
   local ok, err = wait(ticket, limit, what)
-  if ok then return 1 end
-  ticket:cancel()
-  return nil, err
+  if ok and self.aborted then return nil, "connection aborted" end
+  return ok, err
 end
 
 --- When a wait that begins now must end; nil: never.

@@ -299,7 +299,7 @@ end
 
 -- Two stacks joined by a pipe share all of their config but what must differ.
 local function config_of(config, n)
-  if config ~= nil and type(config) ~= "table" then check.bad(1, "pair", "table expected, got " .. type(config), 4) end
+  if config ~= nil and type(config) ~= "table" then check.bad(1, "pair", "table expected, got " .. type(config)) end
   local copy = {}
   for key, value in pairs(config or {}) do copy[key] = value end
   if copy.name then copy.name = copy.name .. n end

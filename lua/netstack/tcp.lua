@@ -79,7 +79,7 @@ end
 -- Waits until the attempt that is under way has an outcome.
 local function finish_connect(self)
   local handle, deadline = self.handle, deadline_of(self)
-  self.connecting = true
+  self.connecting = scheduler.running() or true
   local ok, err = try_connected(handle)
   while not ok and err == "wouldblock" do
     local woken, why = wait_for(self, "write", deadline, "connect")
@@ -105,7 +105,8 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Tcp:connect(host, port)
-  if self.connecting then return nil, "in progress" end
+  local waits = self.connecting -- a task that was cancelled waits no more, but could not say so
+  if waits and (waits == true or not waits.over) then return nil, "in progress" end
   local address, why = sockets.resolve(self, host, 1, "connect")
   if not address then return nil, why end
   local ok, err = try_connect(self.handle, address, port)
@@ -164,32 +165,36 @@ function Tcp:receive_some(max)
   return nil, err
 end
 
--- Exactly `count` bytes.
+-- Exactly `count` bytes. What comes at once is the string that is returned; only pieces make a table.
 local function receive_count(self, count, prefix)
+  local parts, n, deadline
   if prefix then
     count = count - #prefix
     if count <= 0 then return prefix end
+    parts, n = { prefix }, 1
   elseif count == 0 then
     return ""
   end
   local handle = self.handle
-  local data, err = try_receive(handle, count)
-  if data and #data == count and not prefix then return data end
-  local parts, n, deadline = { prefix or "" }, 1, nil
   while true do
+    local data, err = try_receive(handle, count)
     if data then
+      if #data == count then
+        if not parts then return data end
+        parts[n + 1] = data
+        return concat(parts)
+      end
+      if not parts then parts, n = {}, 0 end
       n = n + 1
       parts[n] = data
       count = count - #data
-      if count == 0 then return concat(parts) end
     elseif err == "wouldblock" then
       deadline = deadline or deadline_of(self)
       local ok, why = wait_for(self, "read", deadline, "receive")
-      if not ok then return nil, why, concat(parts) end
+      if not ok then return nil, why, parts and concat(parts) or "" end
     else
-      return nil, err, concat(parts)
+      return nil, err, parts and concat(parts) or ""
     end
-    data, err = try_receive(handle, count)
   end
 end
 
@@ -296,6 +301,7 @@ end
 -- @treturn integer 1
 ---@return integer
 function Tcp:abort()
+  self.aborted = true -- for those who wait
   return self.handle:abort()
 end
 

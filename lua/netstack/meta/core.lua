@@ -25,6 +25,11 @@ local core = {}
 ---@return netstack.channel # which does not keep the stack alive
 function core.channel(stack) end
 
+---A ticket that is answered as soon as one of several is, a cancelled one too: whoever can wait for one ticket can so wait for the first of many. A ticket counts in the last group that it was put into.
+---@param tickets ticket[]
+---@return netstack.ticket
+function core.first_of(tickets) end
+
 ---Polls every stack that has work at run time `now`.
 ---@param now number seconds since the run began
 ---@return number|nil # run time of the next stack timer
@@ -38,6 +43,21 @@ function core.flush() end
 ---The next watched ticket that was answered.
 ---@return integer|nil # the number that `watch` was given
 function core.ready() end
+
+---Drives, flushes, and tells who is to be woken first: what a scheduler does in each round, in one call.
+---@param now number seconds since the run began
+---@return integer|nil # as from `ready`
+---@return boolean # whether there is more to do before time goes on
+---@return number|nil # run time of the next stack timer, when nobody is to be woken
+---@return boolean # whether `ready` has more to tell
+function core.step(now) end
+
+---Begins to wait for a ticket; one that stands for a wait, not for a command, is armed anew.
+---@param ticket netstack.ticket
+---@param number integer to be reported by `ready`
+---@param thread? thread the coroutine that would wait: false when the caller runs in another, or cannot yield
+---@return nil|boolean|integer # nil: armed; true: answered already; false: cannot wait here; a number: armed, and that one, which was watching, is not told any more
+function core.await(ticket, number, thread) end
 
 ---Asks for a number to be reported by `ready` once the ticket is answered; 0 takes that back.
 ---@param ticket netstack.ticket
@@ -59,6 +79,10 @@ function core.unsettled() end
 ---@return boolean
 function core.has_fd() end
 
+---The clock on the wall.
+---@return number # seconds since 1970
+function core.wall_clock() end
+
 ---The monotonic clock.
 ---@return number # seconds
 function core.monotonic() end
@@ -66,6 +90,14 @@ function core.monotonic() end
 ---Sleeps in real time.
 ---@param seconds number|nil nil: until a signal, an hour at most
 function core.wait_io(seconds) end
+
+---Tells the core which files are the library's own, so that errors name the user's line.
+---@param prefix string of the chunk names of the Lua layer
+function core.library(prefix) end
+
+---Where the library was called from.
+---@return string # "file:line: "
+function core.where() end
 
 ---Makes a UDP handle, bound to nothing.
 ---@param stack netstack.stack
@@ -414,7 +446,7 @@ function tcp:try_accept() end
 ---@return integer|nil # index of the last byte that was taken
 function tcp:try_send(data, i, j) end
 
----Takes what was received, up to `max` bytes.
+---Takes what was received: up to `max` bytes; without `max`, as much as can be had cheaply, at least a byte.
 ---@param max? integer
 ---@return string|nil # at least a byte
 ---@return string|nil # "wouldblock", "closed", "connection reset"

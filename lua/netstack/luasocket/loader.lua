@@ -1,0 +1,104 @@
+--- Private copies of LuaSocket's Lua modules, and of clients written for it, in which `require "socket"` is a table that
+-- is bound to a stack. `package.loaded` is neither read nor written for what is copied.
+-- @module netstack.luasocket.loader
+
+local assert, error, loadfile, setmetatable, type = assert, error, loadfile, setmetatable, type
+local concat = table.concat
+local setfenv = rawget(_G, "setfenv") -- 5.1 and LuaJIT
+
+local M = {}
+
+-- package.searchpath, which 5.1 does not have.
+local function search(name, path)
+  local tried = {}
+  local file = name:gsub("%.", package.config:sub(1, 1))
+  for template in path:gmatch("[^;]+") do
+    local candidate = template:gsub("%?", (file:gsub("%%", "%%%%")))
+    local handle = io.open(candidate, "r")
+    if handle then
+      handle:close()
+      return candidate
+    end
+    tried[#tried + 1] = "\n\tno file '" .. candidate .. "'"
+  end
+  return nil, concat(tried)
+end
+
+local function is_luasocket(name)
+  return name == "mime" or name == "ltn12" or name:match("^socket%.") ~= nil or name:match("^mime%.") ~= nil
+end
+
+-- What is to be called for the module: Lua in an environment of its own, or C.
+local function find(name, environment)
+  local path, tried = search(name, package.path)
+  if path then
+    local chunk, err
+    if setfenv then
+      chunk, err = loadfile(path)
+      if chunk then setfenv(chunk, environment) end
+    else
+      chunk, err = loadfile(path, "bt", environment)
+    end
+    if not chunk then error("error loading module '" .. name .. "' from file '" .. path .. "':\n\t" .. err, 0) end
+    return chunk, path
+  end
+  local library, also_tried = search(name, package.cpath)
+  if library then
+    -- A module that is loaded already has its library in memory; calling it again makes it a table of its own.
+    return assert(package.loadlib(library, "luaopen_" .. name:gsub("^.*%-", ""):gsub("%.", "_"))), library
+  end
+  if type(package.preload[name]) == "function" then return package.preload[name], ":preload:" end
+  if is_luasocket(name) then
+    error("module '" .. name .. "' not found: it is part of LuaSocket, which is not installed for this Lua (" ..
+      (rawget(_G, "jit") and "LuaJIT" or _VERSION) .. ")\n\tDebian, Ubuntu: apt-get install lua-socket" ..
+      "\n\telsewhere: luarocks install luasocket\nlooked for:" .. tried .. also_tried, 0)
+  end
+  error("module '" .. name .. "' not found:" .. tried .. also_tried, 0)
+end
+
+--- Makes the `load` function of a bound table. What it loads stays, each module once per table; modules of LuaSocket
+-- that they require are private, too, and so are those whose names begin like the one that was asked for ("copas.http"
+-- of "copas"). Others are required as ever.
+-- @tparam table module the bound table, which is "socket" and "socket.core"
+-- @treturn function
+function M.new(module)
+  local loaded = { socket = module, ["socket.core"] = module }
+  local mine = {} -- first parts of the names that were asked for
+  local load
+
+  local environment = setmetatable({}, { __index = _G })
+  environment._G = environment
+  environment.require = function(name)
+    if type(name) ~= "string" then
+      error("bad argument #1 to 'require' (string expected, got " .. type(name) .. ")", 2)
+    end
+    if loaded[name] ~= nil or is_luasocket(name) or mine[name:match("^[^.]*")] then return load(name) end
+    return require(name)
+  end
+
+  function load(name)
+    if loaded[name] ~= nil then return loaded[name] end
+    local chunk, origin = find(name, environment)
+    loaded[name] = true -- for modules that require each other
+    local ok, value = pcall(chunk, name, origin)
+    if not ok then
+      loaded[name] = nil
+      error(value, 0)
+    end
+    if value ~= nil then loaded[name] = value end
+    return loaded[name]
+  end
+
+  --- Loads a module, as `require` does, bound to this table's stack.
+  -- @tparam string name as "socket.http"
+  -- @return the module; raises when it cannot be loaded
+  return function(name)
+    if type(name) ~= "string" then
+      error("bad argument #1 to 'load' (string expected, got " .. type(name) .. ")", 2)
+    end
+    if not is_luasocket(name) then mine[name:match("^[^.]*")] = true end
+    return load(name)
+  end
+end
+
+return M

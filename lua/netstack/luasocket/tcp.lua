@@ -1,0 +1,120 @@
+--- LuaSocket's TCP objects over those of netstack.
+-- @module netstack.luasocket.tcp
+
+local errors = require "netstack.luasocket.errors"
+local objects = require "netstack.luasocket.object"
+local tcp = require "netstack.tcp"
+
+local translate = errors.translate
+local setmetatable, type, error = setmetatable, type, error
+
+-- Options of LuaSocket's for which a stack has nothing. Buffers are of the size that the stack was made with.
+local ABSENT = {
+  ["bindtodevice"] = true,
+  ["recv-buffer-size"] = true,
+  ["reuseport"] = true,
+  ["send-buffer-size"] = true,
+  ["tcp-defer-accept"] = true,
+  ["tcp-fastopen"] = true,
+}
+
+local Tcp = {}
+local master = objects.class("tcp{master}", Tcp)
+local client = objects.class("tcp{client}", Tcp)
+local server = objects.class("tcp{server}", Tcp)
+
+local M = {}
+
+--- A new object, "tcp{master}".
+-- @tparam stack stack
+-- @tparam[opt] string family "inet" or "inet6"
+-- @treturn table|nil
+-- @treturn string error
+function M.new(stack, family)
+  local socket, err = tcp.new(stack)
+  if not socket then return translate(nil, err) end
+  return objects.new(master, socket, stack, family)
+end
+
+function Tcp:bind(host, port)
+  port = objects.port(port, "bind")
+  local addresses, err = objects.addresses(self, host, "bind")
+  if not addresses then return nil, err end
+  local socket = self.socket
+  return objects.try_each(addresses, function(address) return socket:bind(address, port) end)
+end
+
+function Tcp:listen(backlog)
+  local ok, err = self.socket:listen(backlog)
+  if not ok then return translate(nil, err) end
+  setmetatable(self, server)
+  return 1
+end
+
+function Tcp:accept()
+  local socket, err = self.socket:accept()
+  if not socket then return translate(nil, err) end
+  return objects.new(client, socket, self.stack, self.family)
+end
+
+-- After an attempt that timed out, connect may be called again: it returns 1 or why the attempt failed.
+function Tcp:connect(host, port)
+  port = objects.port(port, "connect")
+  local addresses, err = objects.addresses(self, host, "connect")
+  if not addresses then return nil, err end
+  if self.closed then return nil, "closed" end
+  local socket = self.socket
+  setmetatable(self, client) -- as in LuaSocket, whatever comes of it: a later call may find it connected
+  return objects.try_each(addresses, function(address) return socket:connect(address, port) end)
+end
+
+Tcp.setsockname, Tcp.setpeername = Tcp.bind, Tcp.connect
+
+function Tcp:send(data, i, j)
+  return translate(self.socket:send(data, i, j))
+end
+
+function Tcp:receive(pattern, prefix)
+  return translate(self.socket:receive(pattern, prefix))
+end
+
+function Tcp:shutdown(how)
+  if how == nil then how = "both" end
+  if how ~= "both" and how ~= "send" and how ~= "receive" then
+    error("bad argument #1 to 'shutdown' (invalid option '" .. tostring(how) .. "')", 2)
+  end
+  if self.closed then return 1 end
+  local ok, err = self.socket:shutdown(how)
+  if ok or err == "closed" then return 1 end
+  return translate(nil, err)
+end
+
+function Tcp:dirty()
+  return not self.closed and self.socket:dirty() == true
+end
+
+function Tcp:getstats()
+  local received, sent, age = self.socket:getstats()
+  if not received then return translate(nil, sent) end
+  local offset = self.offset
+  if offset then return received + offset[1], sent + offset[2], age + offset[3] end
+  return received, sent, age
+end
+
+--- From now on `getstats` counts on from these numbers.
+function Tcp:setstats(received, sent, age)
+  local now = { self.socket:getstats() }
+  if not now[1] then return translate(nil, now[2]) end
+  self.offset = {}
+  for i, value in ipairs { received or 0, sent or 0, age or 0 } do
+    if type(value) ~= "number" then
+      error("bad argument #" .. i .. " to 'setstats' (number expected, got " .. type(value) .. ")", 2)
+    end
+    self.offset[i] = value - now[i]
+  end
+  return 1
+end
+
+objects.common(Tcp, ABSENT)
+
+return M
