@@ -87,7 +87,8 @@ function Device:send(packet, timeout)
     if not await(self, "write", limit) then break end
     ok, err = try_send(self, packet)
   end
-  return ok, err
+  if ok then return 1 end
+  return nil, err
 end
 
 --- Takes the next packet out of an unattached end: what the stack at the other end sent.
@@ -103,7 +104,8 @@ function Device:receive(timeout)
     if not await(self, "read", limit) then break end
     packet, err = try_receive(self)
   end
-  return packet, err
+  if packet then return packet end
+  return nil, err
 end
 
 return M

@@ -293,7 +293,8 @@ function Stack:resolve(name)
   if type(name) ~= "string" then check.bad(1, "resolve", "string expected, got " .. type(name)) end
   local address = names.resolve(self, name)
   if not address or name == "*" then return nil, "host not found" end
-  return core.parse_address(address:match("^[^%%]*")) and address or nil, "host not found"
+  if not core.parse_address(address:match("^[^%%]*")) then return nil, "host not found" end
+  return address
 end
 
 -- Two stacks joined by a pipe share all of their config but what must differ.

@@ -90,7 +90,8 @@ local function finish_connect(self)
     ok, err = try_connected(handle)
   end
   self.connecting = false
-  return ok, err
+  if ok then return 1 end
+  return nil, err
 end
 
 --- Connects to a peer. Without a timeout an attempt that nobody answers ends after 75 seconds; after a timeout of the
@@ -109,7 +110,8 @@ function Tcp:connect(host, port)
   local address, why = sockets.resolve(self, host, 1, "connect")
   if not address then return nil, why end
   local ok, err = try_connect(self.handle, address, port)
-  if ok or err ~= "wouldblock" then return ok, err end
+  if ok then return 1 end
+  if err ~= "wouldblock" then return nil, err end
   return finish_connect(self)
 end
 
@@ -151,14 +153,16 @@ function Tcp:receive_some(max)
   end
   local handle = self.handle
   local data, err = try_receive(handle, max)
-  if data or err ~= "wouldblock" then return data, err end
+  if data then return data end
+  if err ~= "wouldblock" then return nil, err end
   local deadline = deadline_of(self)
   repeat
     local ok, why = wait_for(self, "read", deadline, "receive")
     if not ok then return nil, why end
     data, err = try_receive(handle, max)
   until data or err ~= "wouldblock"
-  return data, err
+  if data then return data end
+  return nil, err
 end
 
 -- Exactly `count` bytes. What comes at once is the string that is returned; only pieces make a table.

@@ -58,14 +58,16 @@ end
 function Udp:send(data)
   local handle = self.handle
   local sent, err = try_send(handle, data)
-  if sent or err ~= "wouldblock" then return sent, err end
+  if sent then return sent end
+  if err ~= "wouldblock" then return nil, err end
   local deadline = deadline_of(self)
   repeat
     local ok, why = wait_for(self, "write", deadline, "send")
     if not ok then return nil, why end
     sent, err = try_send(handle, data)
   until sent or err ~= "wouldblock"
-  return sent, err
+  if sent then return sent end
+  return nil, err
 end
 
 --- Sends a datagram to a host; returns when IP has taken it whole.
@@ -83,14 +85,16 @@ function Udp:sendto(data, host, port)
   if not address then return nil, failure end
   local handle = self.handle
   local sent, err = try_sendto(handle, data, address, port)
-  if sent or err ~= "wouldblock" then return sent, err end
+  if sent then return sent end
+  if err ~= "wouldblock" then return nil, err end
   local deadline = deadline_of(self)
   repeat
     local ok, why = wait_for(self, "write", deadline, "sendto")
     if not ok then return nil, why end
     sent, err = try_sendto(handle, data, address, port)
   until sent or err ~= "wouldblock"
-  return sent, err
+  if sent then return sent end
+  return nil, err
 end
 
 --- Receives a datagram.
@@ -102,6 +106,7 @@ end
 function Udp:receive(max)
   local handle = self.handle
   local data, extra = try_receive(handle, max)
+  if data and not extra then return data end
   if data or extra ~= "wouldblock" then return data, extra end
   local deadline = deadline_of(self)
   repeat
@@ -109,6 +114,7 @@ function Udp:receive(max)
     if not ok then return nil, why end
     data, extra = try_receive(handle, max)
   until data or extra ~= "wouldblock"
+  if data and not extra then return data end
   return data, extra
 end
 
@@ -123,13 +129,17 @@ end
 function Udp:receivefrom(max)
   local handle = self.handle
   local data, host, port, length = try_receivefrom(handle, max)
-  if data or host ~= "wouldblock" then return data, host, port, length end
+  if data and not length then return data, host, port end
+  if data then return data, host, port, length end
+  if host ~= "wouldblock" then return nil, host end
   local deadline = deadline_of(self)
   repeat
     local ok, why = wait_for(self, "read", deadline, "receivefrom")
     if not ok then return nil, why end
     data, host, port, length = try_receivefrom(handle, max)
   until data or host ~= "wouldblock"
+  if not data then return nil, host end
+  if not length then return data, host, port end
   return data, host, port, length
 end
 
