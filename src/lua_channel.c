@@ -236,7 +236,12 @@ static int submit(lua_State *L) {
   return submit_as(L, "submit");
 }
 
-/* For channel:request, in whose name its errors are. */
+/*** As `submit`, for channel:request, in whose name its errors are.
+@function channel:submit_request
+@tparam string op
+@tparam table args
+@treturn ticket|nil
+@treturn string "full", "closed", "invalid address" */
 static int submit_request(lua_State *L) {
   return submit_as(L, "request");
 }
@@ -479,8 +484,8 @@ static int result(lua_State *L) {
 
 void nst_lua_open_channel(lua_State *L) {
   static const luaL_Reg channel_methods[] = {
-    {"submit", submit}, {"submit_request", submit_request}, {"post", post}, {"room_ticket", room_ticket}, {"stack", stack_of},
-    {"close", close_channel}, {NULL, NULL}};
+    {"submit", submit}, {"submit_request", submit_request}, {"post", post}, {"room_ticket", room_ticket},
+    {"stack", stack_of}, {"close", close_channel}, {NULL, NULL}};
   static const luaL_Reg ticket_methods[] = {
     {"done", done}, {"result", result}, {"cancel", cancel}, {"arm", arm}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"channel", channel_new}, {"first_of", first_of}, {NULL, NULL}};

@@ -363,6 +363,13 @@ local channel = {}
 ---@return string|nil # "full", "closed", "invalid address"
 function channel:submit(op, args) end
 
+---As `submit`, for channel:request, in whose name its errors are.
+---@param op string
+---@param args table
+---@return netstack.ticket|nil
+---@return string|nil # "full", "closed", "invalid address"
+function channel:submit_request(op, args) end
+
 ---Queues a command whose answer nobody wants; a close always has room.
 ---@param op string
 ---@param args table
