@@ -385,6 +385,7 @@ static int getstats(lua_State *L) {
   if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
   nst_pushinteger(L, tcp->socket.received_bytes - tcp->received_length);
   nst_pushinteger(L, tcp->socket.sent_bytes);
+  nst_stack_catch_up(tcp->socket.stack); /* nothing may have happened in it for long */
   lua_pushnumber(L, nst_lua_seconds(tcp->socket.stack->now - tcp->socket.born));
   return 3;
 }

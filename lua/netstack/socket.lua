@@ -32,10 +32,16 @@ function M.wait_for(self, side, limit, what)
 end
 
 --- When a wait that begins now must end; nil: never.
-function M.deadline_of(self)
+-- @tparam ?number ends when the whole call must end, as told before; nil: the call begins now
+-- @treturn ?number
+-- @treturn ?number ends
+function M.deadline_of(self, ends)
   local block, total = self.block, self.total
   if not block and not total then return nil end
-  return deadline(block and (total and total < block and total or block) or total)
+  if total and not ends then ends = deadline(total) end
+  local limit = block and deadline(block)
+  if not limit or (ends and ends < limit) then limit = ends end
+  return limit, ends
 end
 
 ---@class netstack.socket

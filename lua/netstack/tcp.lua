@@ -131,12 +131,14 @@ function Tcp:send(data, i, j)
   local last, err, sent = try_send(handle, data, i, j)
   if last then return last end
   if err ~= "wouldblock" then return nil, err, sent end
-  local deadline = deadline_of(self)
+  local deadline, ends = deadline_of(self)
   repeat
     local ok, why = wait_for(self, "write", deadline, "send")
     if not ok then return nil, why, sent end
+    local before = sent
     last, err, sent = try_send(handle, data, sent + 1, j)
     if last then return last end
+    if deadline and sent > before then deadline, ends = deadline_of(self, ends) end
   until err ~= "wouldblock"
   return nil, err, sent
 end
@@ -167,7 +169,7 @@ end
 
 -- Exactly `count` bytes. What comes at once is the string that is returned; only pieces make a table.
 local function receive_count(self, count, prefix)
-  local parts, n, deadline
+  local parts, n, deadline, ends
   if prefix then
     count = count - #prefix
     if count <= 0 then return prefix end
@@ -188,8 +190,9 @@ local function receive_count(self, count, prefix)
       n = n + 1
       parts[n] = data
       count = count - #data
+      deadline = nil -- the next wait begins anew
     elseif err == "wouldblock" then
-      deadline = deadline or deadline_of(self)
+      if not deadline then deadline, ends = deadline_of(self, ends) end
       local ok, why = wait_for(self, "read", deadline, "receive")
       if not ok then return nil, why, parts and concat(parts) or "" end
     else
@@ -198,49 +201,46 @@ local function receive_count(self, count, prefix)
   end
 end
 
--- LuaSocket's lines: the newline and every carriage return are taken away, unless they are asked for.
-local function as_line(text, whole)
-  if whole then return text end
-  text = text:gsub("\r", "")
-  return (text:gsub("\n$", ""))
+-- LuaSocket's lines: every carriage return is taken away as it comes, and the newline, unless they are asked for. What
+-- was given as prefix has been through this.
+local function join_line(parts, n, prefix, ended, whole)
+  if whole then return concat(parts) end
+  if ended then parts[n] = parts[n]:sub(1, -2) end
+  for i = prefix and 2 or 1, n do parts[i] = parts[i]:gsub("\r", "") end
+  return n == 1 and parts[1] or concat(parts)
 end
 
 local function receive_line(self, whole, prefix)
   local handle = self.handle
-  local parts, n, deadline = { prefix }, prefix and 1 or 0, nil
+  local parts, n, deadline, ends = { prefix }, prefix and 1 or 0, nil, nil
   while true do
     local data, ended = try_receive_line(handle)
     if data then
       n = n + 1
       parts[n] = data
-      if ended then
-        parts[n] = as_line(data, whole)
-        if n == 1 then return parts[1] end
-        if not whole then
-          for i = (prefix and 2 or 1), n - 1 do parts[i] = parts[i]:gsub("\r", "") end
-        end
-        return concat(parts)
-      end
+      if ended then return join_line(parts, n, prefix, true, whole) end
+      deadline = nil
     elseif ended == "wouldblock" then
-      deadline = deadline or deadline_of(self)
+      if not deadline then deadline, ends = deadline_of(self, ends) end
       local ok, why = wait_for(self, "read", deadline, "receive")
-      if not ok then return nil, why, concat(parts) end
+      if not ok then return nil, why, join_line(parts, n, prefix, false, whole) end
     else
-      return nil, ended, concat(parts)
+      return nil, ended, join_line(parts, n, prefix, false, whole)
     end
   end
 end
 
 local function receive_all(self, prefix)
   local handle = self.handle
-  local parts, n, deadline = { prefix }, prefix and 1 or 0, nil
+  local parts, n, deadline, ends = { prefix }, prefix and 1 or 0, nil, nil
   while true do
     local data, err = try_receive(handle)
     if data then
       n = n + 1
       parts[n] = data
+      deadline = nil
     elseif err == "wouldblock" then
-      deadline = deadline or deadline_of(self)
+      if not deadline then deadline, ends = deadline_of(self, ends) end
       local ok, why = wait_for(self, "read", deadline, "receive")
       if not ok then return nil, why, concat(parts) end
     elseif err == "closed" and n > 0 then
