@@ -237,6 +237,10 @@ void nst_lua_recall(lua_State *L, unsigned id) {
   lua_remove(L, -2);
 }
 
+void nst_lua_pin(lua_State *L, const nst_stack *stack) {
+  nst_lua_recall(L, stack->id);
+}
+
 void nst_lua_after(lua_State *L, nst_stack *stack) {
   nst_hub *hub = nst_lua_hub(L);
   nst_link *link;

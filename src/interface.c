@@ -11,6 +11,7 @@
 #include "lwip/inet_chksum.h"
 #include "lwip/ip.h"
 #include "lwip/prot/ip4.h"
+#include "lwip/prot/tcp.h"
 
 /* At most so many packets are handed to lwIP before commands and timers get their turn. */
 #define PACKETS_AT_ONCE 256
@@ -42,6 +43,14 @@ static err_t refuse(nst_interface *interface, const struct pbuf *p, const char *
   return ERR_IF;
 }
 
+/* Whether nobody will send the packet again: all but TCP's segments, of these the resets. */
+static bool cannot_wait(const struct pbuf *p) {
+  const uint8_t *bytes = p->payload;
+  size_t header = bytes[0] >> 4 == 6 ? 40 : (bytes[0] & 15u) * 4u;
+  if (bytes[bytes[0] >> 4 == 6 ? 6 : 9] != IP_PROTO_TCP) return true;
+  return p->len > header + 13 && (bytes[header + 13] & TCP_RST) != 0;
+}
+
 /* lwIP has no way to ask for it. */
 static void set_dont_fragment(struct netif *netif, nst_packet *packet) {
   struct ip_hdr header;
@@ -66,6 +75,9 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
   if (!to_self && interface->device == NULL) return refuse(interface, p, "no route");
   if (!stack->sending_datagram && !nst_interface_has_room(interface)) {
     stack->refused = interface;
+    if (stack->tracing && cannot_wait(p)) {
+      nst_trace_packet(stack, NST_EVENT_DROP, interface, p->payload, p->len, "device full");
+    }
     return ERR_MEM;
   }
   packet = nst_packet_from_pbuf(stack->hub, p);

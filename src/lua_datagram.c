@@ -189,7 +189,9 @@ static int try_sendto(lua_State *L) {
 static int take(lua_State *L, nst_socket *socket, nst_inbox *inbox, bool from) {
   nst_datagram *datagram = nst_inbox_first(inbox);
   size_t length = datagram->length;
-  int top = lua_gettop(L);
+  int top;
+  nst_lua_pin(L, socket->stack);
+  top = lua_gettop(L);
   if (!lua_isnoneornil(L, 2) && lua_tonumber(L, 2) < (lua_Number)length) length = (size_t)lua_tonumber(L, 2);
   lua_pushlstring(L, datagram->data, length);
   if (from) {

@@ -224,11 +224,11 @@ static void attach_inside(nst_stack *stack, void *argument) {
 @treturn string "address already in use", "closed", "not supported" */
 static int attach(lua_State *L) {
   nst_box *stack_box = nst_lua_check(L, 1, NST_CLASS_STACK, "attach");
-  nst_box *device_box = nst_lua_test(L, 2, NST_CLASS_DEVICE), *box;
+  nst_box *device_box, *box;
   nst_stack *stack = stack_box->object;
   const nst_link *link;
   attachment order;
-  if (device_box == NULL) return nst_lua_argument_error(L, 1, "attach", "device expected");
+  device_box = nst_lua_check(L, 2, NST_CLASS_DEVICE, "attach");
   memset(&order, 0, sizeof order);
   order.device = device_box->object;
   order.name = lua_tostring(L, 3);

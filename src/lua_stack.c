@@ -350,34 +350,86 @@ static void set_end(lua_State *L, const nst_stack *stack, const char *host_name,
   lua_setfield(L, -2, port_name);
 }
 
-static void push_tcp(lua_State *L, const nst_stack *stack, const nst_tcp *tcp) {
-  ip_addr_t host;
-  uint16_t port;
-  bool local;
-  uint64_t waiting = 0;
-  const nst_link *link;
-  lua_pushstring(L, nst_tcp_state_name(tcp));
-  lua_setfield(L, -2, "state");
-  lua_createtable(L, 0, 4);
-  local = nst_tcp_local(tcp, &host, &port);
-  if (local) set_end(L, stack, "local_host", &host, "local_port", port);
-  if (nst_tcp_remote(tcp, &host, &port) || tcp->connecting || tcp->listener) {
-    set_end(L, stack, "remote_host", &tcp->remote_host, "remote_port", tcp->remote_port);
-  }
-  lua_setfield(L, -2, "addresses");
-  lua_createtable(L, 0, 3);
-  set_number(L, "receive", tcp->received_length);
-  set_number(L, "send", nst_tcp_unacked(tcp));
-  for (link = tcp->acceptable.next; link != &tcp->acceptable; link = link->next) waiting++;
-  if (tcp->listening) set_number(L, "accept", waiting);
-  lua_setfield(L, -2, "queues");
+/* What `sockets` tells of one of them. Gathered before any table is made: making one may run finalisers, and these
+** close sockets. */
+typedef struct socket_row {
+  nst_protocol protocol;
+  const char *state;
+  bool local, remote, accepts, ipv6;
+  ip_addr_t local_host, remote_host;
+  uint16_t local_port, remote_port;
+  uint8_t ip_protocol;
+  uint64_t received, messages, dropped, unsent, waiting;
+} socket_row;
+
+static void gather_inbox(socket_row *row, const nst_inbox *inbox) {
+  row->received = inbox->bytes;
+  row->messages = inbox->count;
+  row->dropped = inbox->dropped;
 }
 
-static void push_inbox(lua_State *L, const nst_inbox *inbox) {
+static void gather_tcp(socket_row *row, const nst_tcp *tcp) {
+  const nst_link *link;
+  row->state = nst_tcp_state_name(tcp);
+  row->local = nst_tcp_local(tcp, &row->local_host, &row->local_port);
+  row->remote = nst_tcp_remote(tcp, &row->remote_host, &row->remote_port) || tcp->connecting || tcp->listener;
+  row->remote_host = tcp->remote_host;
+  row->remote_port = tcp->remote_port;
+  row->received = tcp->received_length;
+  row->unsent = nst_tcp_unacked(tcp);
+  row->accepts = tcp->listening;
+  for (link = tcp->acceptable.next; link != &tcp->acceptable; link = link->next) row->waiting++;
+}
+
+static void gather(socket_row *row, const nst_socket *socket) {
+  memset(row, 0, sizeof *row);
+  row->protocol = socket->protocol;
+  if (socket->protocol == NST_TCP) {
+    gather_tcp(row, (const nst_tcp *)(const void *)socket);
+  } else if (socket->protocol == NST_UDP) {
+    const nst_udp *udp = (const nst_udp *)(const void *)socket;
+    row->state = udp->connected ? "CONNECTED" : udp->pcb ? "BOUND" : "UNBOUND";
+    row->local = udp->pcb != NULL;
+    row->local_host = udp->connected ? udp->pcb->local_ip : socket->binding.host;
+    row->local_port = socket->binding.port;
+    row->remote = udp->connected;
+    row->remote_host = udp->remote_host;
+    row->remote_port = udp->remote_port;
+    gather_inbox(row, &udp->inbox);
+  } else {
+    const nst_raw *raw = (const nst_raw *)(const void *)socket;
+    row->state = "OPEN";
+    row->ipv6 = raw->ipv6;
+    row->ip_protocol = raw->protocol;
+    gather_inbox(row, &raw->inbox);
+  }
+}
+
+static void push_row(lua_State *L, const nst_stack *stack, const socket_row *row) {
+  static const char *const protocols[] = {"tcp", "udp", "raw"};
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, protocols[row->protocol]);
+  lua_setfield(L, -2, "protocol");
+  lua_pushstring(L, row->state);
+  lua_setfield(L, -2, "state");
+  lua_createtable(L, 0, 4);
+  if (row->protocol == NST_RAW) {
+    lua_pushstring(L, row->ipv6 ? "ipv6" : "ipv4");
+    lua_setfield(L, -2, "family");
+    set_number(L, "protocol", row->ip_protocol);
+  }
+  if (row->local) set_end(L, stack, "local_host", &row->local_host, "local_port", row->local_port);
+  if (row->remote) set_end(L, stack, "remote_host", &row->remote_host, "remote_port", row->remote_port);
+  lua_setfield(L, -2, "addresses");
   lua_createtable(L, 0, 3);
-  set_number(L, "receive", inbox->bytes);
-  set_number(L, "messages", inbox->count);
-  set_number(L, "dropped", inbox->dropped);
+  set_number(L, "receive", row->received);
+  if (row->protocol == NST_TCP) {
+    set_number(L, "send", row->unsent);
+    if (row->accepts) set_number(L, "accept", row->waiting);
+  } else {
+    set_number(L, "messages", row->messages);
+    set_number(L, "dropped", row->dropped);
+  }
   lua_setfield(L, -2, "queues");
 }
 
@@ -386,41 +438,22 @@ static void push_inbox(lua_State *L, const nst_inbox *inbox) {
 @treturn {table,...} {protocol, state, addresses = {local_host, local_port, remote_host, remote_port},
 queues = {receive, send, ...}} of each open or closing socket */
 static int sockets(lua_State *L) {
-  static const char *const protocols[] = {"tcp", "udp", "raw"};
   nst_stack *stack = open_stack(L, "sockets");
   const nst_link *link;
-  int n = 0;
+  socket_row *rows;
+  size_t count = 0, room, i;
   if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
-  lua_newtable(L);
-  for (link = stack->sockets.next; link != &stack->sockets; link = link->next) {
-    const nst_socket *socket = nst_holder(link, const nst_socket, link);
-    lua_createtable(L, 0, 4);
-    lua_pushstring(L, protocols[socket->protocol]);
-    lua_setfield(L, -2, "protocol");
-    if (socket->protocol == NST_TCP) {
-      push_tcp(L, stack, (const nst_tcp *)(const void *)socket);
-    } else if (socket->protocol == NST_UDP) {
-      const nst_udp *udp = (const nst_udp *)(const void *)socket;
-      lua_pushstring(L, udp->connected ? "CONNECTED" : udp->pcb ? "BOUND" : "UNBOUND");
-      lua_setfield(L, -2, "state");
-      lua_createtable(L, 0, 4);
-      if (udp->pcb) set_end(L, stack, "local_host", &socket->binding.host, "local_port", socket->binding.port);
-      if (udp->connected) set_end(L, stack, "remote_host", &udp->remote_host, "remote_port", udp->remote_port);
-      lua_setfield(L, -2, "addresses");
-      push_inbox(L, &udp->inbox);
-    } else {
-      const nst_raw *raw = (const nst_raw *)(const void *)socket;
-      lua_pushliteral(L, "OPEN");
-      lua_setfield(L, -2, "state");
-      lua_createtable(L, 0, 2);
-      lua_pushstring(L, raw->ipv6 ? "ipv6" : "ipv4");
-      lua_setfield(L, -2, "family");
-      lua_pushinteger(L, raw->protocol);
-      lua_setfield(L, -2, "protocol");
-      lua_setfield(L, -2, "addresses");
-      push_inbox(L, &raw->inbox);
-    }
-    lua_rawseti(L, -2, ++n);
+  for (link = stack->sockets.next; link != &stack->sockets; link = link->next) count++;
+  room = count;
+  rows = lua_newuserdata(L, (room + 1) * sizeof *rows); /* after which there may be fewer */
+  count = 0;
+  for (link = stack->sockets.next; link != &stack->sockets && count < room; link = link->next) {
+    gather(&rows[count++], nst_holder(link, const nst_socket, link));
+  }
+  lua_createtable(L, (int)count, 0);
+  for (i = 0; i < count; i++) {
+    push_row(L, stack, &rows[i]);
+    lua_rawseti(L, -2, (int)i + 1);
   }
   return 1;
 }

@@ -226,6 +226,7 @@ static void take(lua_State *L, nst_tcp *tcp, size_t length) {
   nst_stack *stack = tcp->socket.stack;
   size_t contiguous;
   const char *data = nst_tcp_first(tcp, &contiguous);
+  nst_lua_pin(L, stack);
   if (contiguous < length) {
     char *scratch = nst_hub_scratch(stack->hub, length);
     if (scratch == NULL) luaL_error(L, "no memory");
@@ -417,6 +418,7 @@ static int info(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "info");
   const struct tcp_pcb *pcb;
   if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
+  nst_lua_pin(L, tcp->socket.stack);
   pcb = tcp->listening ? NULL : tcp->pcb;
   lua_createtable(L, 0, 11);
   lua_pushstring(L, nst_tcp_state_name(tcp));

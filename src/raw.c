@@ -81,6 +81,9 @@ nst_error nst_raw_send(nst_raw *raw, const void *packet, size_t length) {
   }
   netif = nst_route_find(stack, NULL, &host);
   if (netif == NULL) return NST_NO_ROUTE;
+  if (raw->ipv6 && ip6_addr_lacks_zone(ip_2_ip6(&host), IP6_UNICAST)) {
+    ip6_addr_assign_zone(ip_2_ip6(&host), IP6_UNICAST, netif); /* a header names no interface */
+  }
   interface = nst_interface_of(netif);
   if (length > interface->mtu && !may_fragment(bytes, length)) return NST_MESSAGE_TOO_LONG;
   if (!nst_interface_has_room(interface)) {

@@ -22,6 +22,7 @@ local pipe_options = {
   capacity = check.integer(0, 2 ^ 31),
   checksum = boolean,
 }
+M.pipe_rules = pipe_options
 local device_options = { mtu = check.integer(68, 65535), medium = medium, transmit = check.of_type("function"),
   checksum = boolean }
 

@@ -71,6 +71,23 @@ local function seed_of_run()
   return (seed * 65537 + made_in_run) % 2 ^ 52
 end
 
+-- A stack, for the function whose errors are to name it.
+local function make(config, name)
+  config = check.options(config, config_rules, 1, name)
+  if config.forwarding or (config.dns and #config.dns > 0) then return nil, "not supported" end
+  local copy = {}
+  for key, value in pairs(config) do copy[key] = value end
+  if copy.seed == nil then copy.seed = seed_of_run() end
+  local stack, err = core.stack(copy)
+  if not stack then return nil, err end
+  if config.hosts then
+    local known = {}
+    for host, address in pairs(config.hosts) do known[host:lower()] = address end
+    names.set(stack, known)
+  end
+  return stack
+end
+
 --- A new stack, isolated from all others.
 -- @tparam[opt] table config `name`, `mtu` (1500), `loopback` (false), `command_channel_capacity` (32; 0 is unbounded),
 -- `tcp_buffer_size` (262144), `udp_buffer_size` (65536), `udp_message_count` (256), `raw_buffer_size` (65536),
@@ -80,19 +97,7 @@ end
 ---@param config? table
 ---@return netstack.stack|nil, string?
 function M.new(config)
-  config = check.options(config, config_rules, 1, "new")
-  if config.forwarding or (config.dns and #config.dns > 0) then return nil, "not supported" end
-  local copy = {}
-  for key, value in pairs(config) do copy[key] = value end
-  if copy.seed == nil then copy.seed = seed_of_run() end
-  local stack, err = core.stack(copy)
-  if not stack then return nil, err end
-  if config.hosts then
-    local known = {}
-    for name, address in pairs(config.hosts) do known[name:lower()] = address end
-    names.set(stack, known)
-  end
-  return stack
+  return make(config, "new")
 end
 
 local attach_rules = {
@@ -299,7 +304,6 @@ end
 
 -- Two stacks joined by a pipe share all of their config but what must differ.
 local function config_of(config, n)
-  if config ~= nil and type(config) ~= "table" then check.bad(1, "pair", "table expected, got " .. type(config)) end
   local copy = {}
   for key, value in pairs(config or {}) do copy[key] = value end
   if copy.name then copy.name = copy.name .. n end
@@ -322,12 +326,14 @@ end
 ---@param pipe_opts? { mtu?: integer, medium?: "ip"|"ethernet", capacity?: integer, checksum?: boolean }
 ---@return netstack.stack|nil, netstack.stack|string
 function M.pair(config, pipe_opts)
+  check.options(config, config_rules, 1, "pair")
+  check.options(pipe_opts, device.pipe_rules, 2, "pair")
   local options = {}
   for key, value in pairs(pipe_opts or {}) do options[key] = value end
-  local first, err = M.new(config_of(config, 1))
+  local first, err = make(config_of(config, 1), "pair")
   if not first then return nil, err end
   options.mtu = options.mtu or (config and config.mtu)
-  local second, why = M.new(config_of(config, 2))
+  local second, why = make(config_of(config, 2), "pair")
   if not second then return nil, why end
   local a, b = device.pipe(options)
   local ok
@@ -344,7 +350,7 @@ end
 ---@param config? table
 ---@return netstack.stack|nil, netstack.device|string
 function M.piped(config)
-  local stack, err = M.new(config)
+  local stack, err = make(config, "piped")
   if not stack then return nil, err end
   local a, b = device.pipe { mtu = config and config.mtu }
   local ok, why = stack:attach(a, { addresses = addresses_for(1, a:mtu()) })
