@@ -239,7 +239,9 @@ local function turn(loop, goal)
   adapt(loop)
   while true do
     local task, mark = loop.first, loop.pushes
-    while task and task.pushed <= mark do
+    -- Tasks that were spawned meanwhile start before the stacks are driven: what a task began before it waited must not
+    -- be answered before the server that it had spawned could listen.
+    while task and (task.pushed <= mark or task.args) do
       local link = task.link
       loop.first, task.link = link, nil
       if not link then loop.last = nil end

@@ -57,7 +57,7 @@ function Tcp:accept()
   return objects.new(client, socket, self.stack, self.family)
 end
 
--- After an attempt that timed out, connect may be called again: it returns 1 or why the attempt failed.
+-- After an attempt that timed out, connect may be called again to learn what became of it.
 function Tcp:connect(host, port)
   port = objects.port(port, "connect")
   local addresses, err = objects.addresses(self, host, "connect")
@@ -65,7 +65,11 @@ function Tcp:connect(host, port)
   if self.closed then return nil, "closed" end
   local socket = self.socket
   setmetatable(self, client) -- as in LuaSocket, whatever comes of it: a later call may find it connected
-  return objects.try_each(addresses, function(address) return socket:connect(address, port) end)
+  local ok, why = objects.try_each(addresses, function(address) return socket:connect(address, port) end)
+  -- As Linux has it: whoever asks first how a connection in the background went is told that it is there.
+  if why == "already connected" and self.pending then ok, why = 1, nil end
+  self.pending = why == "timeout"
+  return ok, why
 end
 
 Tcp.setsockname, Tcp.setpeername = Tcp.bind, Tcp.connect
