@@ -12,6 +12,25 @@ describe("the loop", function()
     end)
   end)
 
+  it("ends a wait in place before tasks that were woken with it", function()
+    netstack.run(function()
+      local log = {}
+      local first = netstack.spawn(function() netstack.sleep(1) end)
+      netstack.spawn(function()
+        first:join()
+        log[#log + 1] = "yields"
+      end)
+      netstack.sleep(0.5)
+      table.sort({ 1, 2 }, function()
+        first:join()
+        log[#log + 1] = "in place"
+        return false
+      end)
+      netstack.sleep(0)
+      assert.equal("in place", log[1])
+    end)
+  end)
+
   it("lets time go on while a task only polls", function()
     local a, b = netstack.pair()
     netstack.run(function()

@@ -232,12 +232,27 @@ local function advance(loop, next)
   end
 end
 
--- Goes on until `goal`, a waiter that is in place, has been woken and its turn has come: "done". Other ends: "halted",
--- "deadlock", "timeout", "settled" (nothing to linger for).
+-- Whether a wait in place is over, which then leaves the queue at once: tasks before it in the queue, resumed on top of
+-- it, could come to need what it will do next, and not get it.
+local function take_goal(loop, goal)
+  if goal.waits then return not goal.in_place end
+  if goal.in_place then
+    local before, at = nil, loop.first
+    while at ~= goal do before, at = at, at.link end
+    if before then before.link = goal.link else loop.first = goal.link end
+    if loop.last == goal then loop.last = before end
+    goal.link, goal.in_place = nil, nil
+  end
+  return true
+end
+
+-- Goes on until `goal`, a waiter that is in place, has been woken: "done". Other ends: "halted", "deadlock", "timeout",
+-- "settled" (nothing to linger for).
 local function turn(loop, goal)
   local idle = 0 -- rounds in which nothing but resumed tasks made progress
   adapt(loop)
   while true do
+    if goal and take_goal(loop, goal) then return "done" end
     local task, mark = loop.first, loop.pushes
     -- Tasks that were spawned meanwhile start before the stacks are driven: what a task began before it waited must not
     -- be answered before the server that it had spawned could listen.
@@ -258,7 +273,7 @@ local function turn(loop, goal)
         end
       end
       if loop.halted then return "halted" end
-      if goal and not goal.in_place then return "done" end
+      if goal and take_goal(loop, goal) then return "done" end
       task = loop.first
     end
 
@@ -268,7 +283,7 @@ local function turn(loop, goal)
     -- Lua devices and traces may have given the stacks work, or have waited, with all that entails.
     if core_flush() then more = true end
     if loop.halted then return "halted" end
-    if goal and not goal.in_place then return "done" end
+    if goal and take_goal(loop, goal) then return "done" end
 
     idle = collect(loop) and 0 or idle + 1
     -- What arrives at the very time of a deadline is still in time. And in virtual time, where many things happen at
