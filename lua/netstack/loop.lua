@@ -26,7 +26,8 @@ local unpack = table.unpack or unpack -- luacheck: ignore 143
 local DEEPEST = 40
 -- A function clock is asked again after at most so many real seconds.
 local CLOCK_STEP = 0.001
--- So many rounds in which tasks did nothing but `sleep(0)`, or calls that may not wait, are taken for polling: time then moves on.
+-- So many rounds in which tasks did nothing but `sleep(0)`, or calls that may not wait, are taken for polling: time
+-- then moves on.
 local PATIENCE = 100000
 
 local M = {}

@@ -6,7 +6,7 @@ local objects = require "netstack.luasocket.object"
 local tcp = require "netstack.tcp"
 
 local translate = errors.translate
-local setmetatable, type, error = setmetatable, type, error
+local error, setmetatable, tonumber, tostring, type = error, setmetatable, tonumber, tostring, type
 
 -- Options of LuaSocket's for which a stack has nothing. Buffers are of the size that the stack was made with.
 local ABSENT = {
@@ -17,6 +17,8 @@ local ABSENT = {
   ["tcp-defer-accept"] = true,
   ["tcp-fastopen"] = true,
 }
+
+local PATTERNS = { ["*l"] = true, ["l"] = true, ["*L"] = true, ["L"] = true, ["*a"] = true, ["a"] = true }
 
 local Tcp = {}
 local master = objects.class("tcp{master}", Tcp)
@@ -79,6 +81,9 @@ function Tcp:send(data, i, j)
 end
 
 function Tcp:receive(pattern, prefix)
+  if type(pattern) == "string" and not PATTERNS[pattern] and not tonumber(pattern) then
+    error("bad argument #1 to 'receive' (invalid receive pattern)", 2)
+  end
   return translate(self.socket:receive(pattern, prefix))
 end
 
