@@ -60,7 +60,9 @@ jobs = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null
 compile = $(need) ld $(1) && mkdir -p build && tree=$$(.build/fetch-lwip) && incdir=$$($(need) -I $(LUA_NAME)) && \
   flock $(LWIP_BUILD).lock $(MAKE) $(jobs) LWIP_TREE="$$tree" LUA_INCDIR="$$incdir" $(2) $(3)
 
-environment = LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;' LUA_CPATH='$(CURDIR)/$(BUILD)/?.so;;'
+lua_path := $(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;
+lua_cpath := $(CURDIR)/$(BUILD)/?.so;;
+environment = LUA_PATH='$(lua_path)' LUA_CPATH='$(lua_cpath)'
 # The interpreter is not instrumented, so the sanitizer's library has to be there before it.
 preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)")
 
@@ -124,11 +126,12 @@ lint-compile:
 	    awk '$$5 ~ /GLOBAL|WEAK|UNIQUE/ && $$6 == "DEFAULT" && $$7 != "UND" && $$8 !~ /^luaopen_/ { print $$8 }'); \
 	  test -z "$$exported" || { echo "$(CORE) exports more than luaopen_*:" $$exported >&2; exit 1; }
 
-docs: ## the reference of C and Lua, as HTML, in build/docs
+docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack/meta/core.lua
 	@$(need) ldoc $(LUA_NAME)
+	@$(LUA) .build/core-meta.lua lua/netstack/meta/core.lua $(wildcard src/lua_*.c)
 	@rm -rf build/docs build/docs-source && mkdir -p build/docs-source
 	@$(LUA) .build/ldoc-source.lua build/docs-source $$(find lua -name '*.lua') $(wildcard src/*.c)
-	ldoc -c .ldoc.lua .
+	ldoc --fatalwarnings -c .ldoc.lua .
 
 bench: ## measure netstack on lua5.4 and luajit, lwIP driven from C, LuaSocket on loopback
 	@$(MAKE) all LUA=luajit
@@ -153,13 +156,13 @@ install: all ## install for LUA under PREFIX (/usr/local), behind DESTDIR if giv
 	@mkdir -p "$(DESTDIR)$(INST_LUADIR)" "$(DESTDIR)$(INST_LIBDIR)/netstack" "$(DESTDIR)$(INST_DOCDIR)"
 	@cd lua && find netstack -name '*.lua' -exec install -D -m 644 {} "$(DESTDIR)$(INST_LUADIR)/{}" \;
 	@install -m 755 $(CORE) "$(DESTDIR)$(INST_LIBDIR)/netstack/core.so"
-	@install -m 644 LICENSE $(wildcard README.md CHANGELOG.md) "$(DESTDIR)$(INST_DOCDIR)/"
+	@install -m 644 LICENSE $(wildcard README.md CHANGELOG.md SECURITY.md) "$(DESTDIR)$(INST_DOCDIR)/"
 	@tree=$$(.build/fetch-lwip) && install -m 644 "$$tree/COPYING" "$(DESTDIR)$(INST_DOCDIR)/LICENSE.lwip"
 	@echo "installed for $(LUA_NAME): $(DESTDIR)$(INST_LUADIR)/netstack, $(DESTDIR)$(INST_LIBDIR)/netstack/core.so"
 
 env: ## print LUA_PATH and LUA_CPATH of the build tree: eval "$(make env LUA=luajit)"
 	@$(MAKE) all >&2
-	@printf 'export %s\n' $(foreach v,$(environment),"$(v)")
+	@printf "export LUA_PATH='%s'\nexport LUA_CPATH='%s'\n" '$(lua_path)' '$(lua_cpath)'
 
 clean: ## remove build/
 	rm -rf build

@@ -1,7 +1,7 @@
 -- usage: lua ldoc-source.lua OUT FILE...
 --
--- Writes into OUT what LDoc is to read: of a Lua file with its LuaLS annotations turned into LDoc's tags, of a C file
--- a copy, if it has anything to say. Two descriptions of each function, one per tool, would not stay the same.
+-- Writes into OUT what LDoc is to read: each Lua file with its LuaLS annotations turned into LDoc's tags, and the C
+-- files that have anything to say as one. Two descriptions of each function, one per tool, would not stay the same.
 
 local out = arg[1]
 
@@ -185,12 +185,22 @@ local function convert_lua(path)
   write(path, table.concat(lines, "\n") .. "\n")
 end
 
-for i = 2, #arg do
-  local path = arg[i]
-  if path:find("%.lua$") then
-    convert_lua(path)
+-- LDoc finds no master of a @submodule that comes before it, so the file with the @module goes first; the others are
+-- sections of it.
+local c_files = {}
+
+local function add_c(path)
+  local source = read(path)
+  if not source:find("/%*%*%*%s") then return end
+  if source:find("^/%*%*%*[^/]-@module%s") then
+    table.insert(c_files, 1, source)
   else
-    local source = read(path)
-    if source:find("/%*%*%*%s") then write(path, source) end
+    local section = path:match("([%w_]+)%.c$"):gsub("^lua_", "")
+    c_files[#c_files + 1] = source:gsub("^(/%*%*%*[^/]-)@submodule%s+%S+", "%1@section " .. section)
   end
 end
+
+for i = 2, #arg do
+  if arg[i]:find("%.lua$") then convert_lua(arg[i]) else add_c(arg[i]) end
+end
+write("core.c", table.concat(c_files))

@@ -63,12 +63,16 @@ static u32_t random_state = 2463534242u;
 
 /* ---- What lwIP's object wants from src/ ---- */
 
+void __wrap_udp_input(struct pbuf *p, struct netif *inp);
 void __wrap_tcp_input(struct pbuf *p, struct netif *interface);
+void __wrap_udp_input(struct pbuf *p, struct netif *interface);
 raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *interface);
 void *__wrap_memp_malloc(memp_t type);
 void __wrap_memp_free(memp_t type, void *element);
 
+void __wrap_udp_input(struct pbuf *p, struct netif *inp);
 void __wrap_tcp_input(struct pbuf *p, struct netif *interface) { tcp_input(p, interface); }
+void __wrap_udp_input(struct pbuf *p, struct netif *interface) { udp_input(p, interface); }
 raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *interface) { return raw_input(p, interface); }
 void *__wrap_memp_malloc(memp_t type) { return memp_malloc(type); }
 void __wrap_memp_free(memp_t type, void *element) { memp_free(type, element); }

@@ -12,7 +12,8 @@
 /* In a userdata that is every function's first upvalue; see lua_core.c. */
 typedef struct nst_binding_state {
   nst_hub *hub;
-  const void *metatables[NST_CLASS_COUNT]; /* identities: they live as long as the registry */
+  char library[512]; /* how the chunk names of our own Lua files begin; "": not told */
+  char tags[NST_CLASS_COUNT]; /* their addresses tell one class from another, and from any other userdata */
 } nst_binding_state;
 
 #define OBJECTS "netstack.objects"
@@ -65,7 +66,11 @@ void nst_lua_functions(lua_State *L, const luaL_Reg *functions) {
 void nst_lua_class(lua_State *L, nst_class class, const char *name, const luaL_Reg *methods, lua_CFunction collect,
                    lua_CFunction describe) {
   luaL_Reg metamethods[] = {{"__gc", collect}, {"__close", collect}, {"__tostring", describe}, {NULL, NULL}};
+  const luaL_Reg *method;
   char key[40];
+  for (method = methods; method->name; method++) {
+    if (strcmp(method->name, "close") == 0) metamethods[1].func = method->func;
+  }
   lua_newtable(L);
   nst_lua_functions(L, metamethods);
   lua_pushstring(L, name);
@@ -80,7 +85,6 @@ void nst_lua_class(lua_State *L, nst_class class, const char *name, const luaL_R
   lua_pop(L, 2);
   lua_pushliteral(L, "netstack");
   lua_setfield(L, -2, "__metatable");
-  binding(L)->metatables[class] = lua_topointer(L, -1);
   snprintf(key, sizeof key, METATABLE, (int)class);
   lua_setfield(L, LUA_REGISTRYINDEX, key);
 }
@@ -89,6 +93,7 @@ nst_box *nst_lua_box(lua_State *L, nst_class class) {
   char key[40];
   nst_box *box = lua_newuserdata(L, sizeof *box);
   box->object = NULL;
+  box->tag = &binding(L)->tags[class];
   snprintf(key, sizeof key, METATABLE, (int)class);
   lua_getfield(L, LUA_REGISTRYINDEX, key);
   lua_setmetatable(L, -2);
@@ -96,11 +101,9 @@ nst_box *nst_lua_box(lua_State *L, nst_class class) {
 }
 
 nst_box *nst_lua_test(lua_State *L, int index, nst_class class) {
-  const void *metatable;
-  if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index)) return NULL;
-  metatable = lua_topointer(L, -1);
-  lua_pop(L, 1);
-  return metatable == binding(L)->metatables[class] ? lua_touserdata(L, index) : NULL;
+  nst_box *box = lua_touserdata(L, index);
+  if (box == NULL || nst_rawlen(L, index) != sizeof *box) return NULL; /* light userdata has no length */
+  return box->tag == &binding(L)->tags[class] ? box : NULL;
 }
 
 nst_box *nst_lua_check(lua_State *L, int index, nst_class class, const char *function) {
@@ -115,13 +118,19 @@ nst_box *nst_lua_check(lua_State *L, int index, nst_class class, const char *fun
   return box;
 }
 
+void nst_lua_library(lua_State *L, const char *prefix) {
+  snprintf(binding(L)->library, sizeof binding(L)->library, "%s", prefix);
+}
+
 /* The first caller that is not the Lua layer: whoever wrote that line wants to read of it. */
-static void where(lua_State *L) {
+void nst_lua_where(lua_State *L) {
+  const char *library = binding(L)->library;
+  size_t length = strlen(library);
   lua_Debug frame;
   int level;
   for (level = 1; lua_getstack(L, level, &frame); level++) {
     lua_getinfo(L, "Sl", &frame);
-    if (frame.currentline > 0 && strstr(frame.source, "netstack/") == NULL) {
+    if (frame.currentline > 0 && (length == 0 || strncmp(frame.source, library, length) != 0)) {
       lua_pushfstring(L, "%s:%d: ", frame.short_src, frame.currentline);
       return;
     }
@@ -130,7 +139,7 @@ static void where(lua_State *L) {
 }
 
 int nst_lua_argument_error(lua_State *L, int n, const char *function, const char *why) {
-  where(L);
+  nst_lua_where(L);
   if (n <= 0) lua_pushfstring(L, "calling '%s' on bad self (%s)", function, why);
   else lua_pushfstring(L, "bad argument #%d to '%s' (%s)", n, function, why);
   lua_concat(L, 2);
@@ -194,6 +203,12 @@ bool nst_lua_address(lua_State *L, int n, nst_stack *stack, ip_addr_t *address, 
   return strlen(text) == length && nst_address_parse(stack, text, address);
 }
 
+bool nst_lua_prefix(lua_State *L, int index, nst_stack *stack, nst_prefix *prefix) {
+  size_t length;
+  const char *text = lua_tolstring(L, index, &length);
+  return strlen(text) == length && nst_prefix_parse(stack, text, prefix);
+}
+
 void nst_lua_push_address(lua_State *L, const nst_stack *stack, const ip_addr_t *address) {
   char text[NST_ADDRESS_LENGTH];
   lua_pushstring(L, nst_address_format(stack, address, text));
@@ -225,7 +240,7 @@ void nst_lua_recall(lua_State *L, unsigned id) {
 void nst_lua_after(lua_State *L, nst_stack *stack) {
   nst_hub *hub = nst_lua_hub(L);
   nst_link *link;
-  if (stack && !nst_list_linked(&stack->runnable)) (void)nst_stack_next(stack);
+  if (stack) nst_stack_schedule(stack);
   while ((link = nst_list_pop(&hub->woken)) != NULL) {
     nst_lua_recall(L, nst_holder(link, nst_stack, woken)->id);
     if (lua_isnil(L, -1)) {
@@ -279,6 +294,7 @@ static void push_event(lua_State *L, const nst_stack *stack, const nst_event *ev
 /* Calls the stack's trace function for each event. The event is copied to Lua first, so that an error loses no memory. */
 static void flush_trace(lua_State *L, nst_stack *stack) {
   nst_event *event;
+  const nst_box *box;
   nst_list_remove(&stack->traced);
   nst_lua_recall(L, stack->id);
   if (lua_isnil(L, -1)) {
@@ -286,9 +302,11 @@ static void flush_trace(lua_State *L, nst_stack *stack) {
     lua_pop(L, 1);
     return;
   }
+  box = lua_touserdata(L, -1);
   nst_getuservalue(L, -1);
   lua_getfield(L, -1, "trace"); /* stack, uservalue, function */
-  while (stack->tracing && !nst_list_empty(&stack->events)) {
+  /* The function may close the stack, which `<close>` frees. */
+  while (box->object && stack->tracing && !nst_list_empty(&stack->events)) {
     event = nst_holder(stack->events.next, nst_event, link);
     lua_pushvalue(L, -1);
     push_event(L, stack, event);
@@ -298,21 +316,24 @@ static void flush_trace(lua_State *L, nst_stack *stack) {
     }
     lua_call(L, 1, 0);
   }
-  nst_list_remove(&stack->traced);
+  if (box->object) nst_list_remove(&stack->traced);
   lua_pop(L, 3);
 }
 
 static void flush_device(lua_State *L, nst_device *device) {
   nst_packet *packet;
+  const nst_box *box;
   nst_lua_recall(L, device->id);
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
     while ((packet = nst_callback_device_take(device)) != NULL) nst_packet_free(packet);
     return;
   }
+  box = lua_touserdata(L, -1);
   nst_getuservalue(L, -1);
   lua_getfield(L, -1, "transmit"); /* device, uservalue, function */
-  while (device->open && (packet = nst_callback_device_take(device)) != NULL) {
+  /* The function may close the device, which frees it. */
+  while (box->object && device->open && (packet = nst_callback_device_take(device)) != NULL) {
     lua_pushvalue(L, -1);
     lua_pushlstring(L, (const char *)packet->data, packet->length);
     nst_packet_free(packet);

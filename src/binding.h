@@ -19,7 +19,8 @@ typedef enum nst_class {
 } nst_class;
 
 typedef struct nst_box {
-  void *object; /* NULL: closed */
+  const void *tag; /* the class, in this Lua state */
+  void *object;    /* NULL: closed */
 } nst_box;
 
 /* The binding's own userdata closes last, with the Lua state. */
@@ -37,6 +38,10 @@ nst_box *nst_lua_test(lua_State *L, int index, nst_class class);
 /* The same; raises "bad argument" in the name of the function that Lua calls. */
 nst_box *nst_lua_check(lua_State *L, int index, nst_class class, const char *function);
 
+/* Tells how the chunk names of our own Lua files begin. */
+void nst_lua_library(lua_State *L, const char *prefix);
+/* Pushes "file:line: " of the line that called us, the Lua layer not counted. [-0, +1] */
+void nst_lua_where(lua_State *L);
 /* Raises "bad argument #n to 'function' (why)" at the place where the user called us; n does not count self. */
 int nst_lua_argument_error(lua_State *L, int n, const char *function, const char *why);
 /* nil, err. [-0, +2] */
@@ -54,6 +59,9 @@ double nst_lua_integer(lua_State *L, int n, double least, double most, const cha
 uint16_t nst_lua_port(lua_State *L, int n, const char *function);
 /* false: the text is no address (which is an error that is returned, not raised). */
 bool nst_lua_address(lua_State *L, int n, nst_stack *stack, ip_addr_t *address, const char *function);
+
+/* The string at an index as a prefix; false: it is none. */
+bool nst_lua_prefix(lua_State *L, int index, nst_stack *stack, nst_prefix *prefix);
 
 void nst_lua_push_address(lua_State *L, const nst_stack *stack, const ip_addr_t *address);
 nst_time nst_lua_time(double seconds);

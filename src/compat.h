@@ -19,6 +19,13 @@
 #define nst_getuservalue(L, index) ((void)lua_getiuservalue(L, index, 1))
 #endif
 
+/* Where Lua cannot tell whether a C function could yield, the Lua layer finds out before it asks. */
+#if LUA_VERSION_NUM >= 503 || defined(LUA_LJDIR) /* LuaJIT's luaconf.h */
+#define nst_isyieldable(L) lua_isyieldable(L)
+#else
+#define nst_isyieldable(L) 1
+#endif
+
 /* Integers that a double holds exactly go out as integers where Lua has them. */
 #if LUA_VERSION_NUM >= 503
 #define nst_pushinteger(L, n) lua_pushinteger(L, (lua_Integer)(n))

@@ -71,13 +71,20 @@ bool nst_hub_drive(nst_hub *hub, nst_time now) {
     (void)nst_stack_retain(stack);
     nst_stack_catch_up(stack);
     if (nst_stack_poll(stack, NULL)) nst_stack_wake(stack);
-    else (void)nst_stack_next(stack);
+    else nst_stack_schedule(stack);
     nst_stack_release(stack);
   }
   return !nst_list_empty(&hub->runnable);
 }
 
+/* Timers in the heap may be too early (nst_stack_schedule); the first is made exact until it stays the first. */
 nst_time nst_hub_next(nst_hub *hub) {
-  nst_timer *first = nst_heap_first(&hub->timers);
-  return first ? first->at : NST_NEVER;
+  nst_timer *first;
+  while ((first = nst_heap_first(&hub->timers)) != NULL) {
+    nst_time at = first->at;
+    (void)nst_stack_next(nst_holder(first, nst_stack, timer));
+    if (first->place != 0 && first->at == at) return at;
+    if (!nst_list_empty(&hub->runnable)) return hub->now;
+  }
+  return NST_NEVER;
 }

@@ -69,6 +69,7 @@ bool nst_inside(nst_stack *stack, void (*body)(nst_stack *, void *), void *argum
   load(stack);
   tcp_ticks = nst_stack_ticks(stack);
   state.entered = stack;
+  stack->entered = true;
   state.way_out = &way_out;
   if (sigsetjmp(way_out, 0) == 0) {
     body(stack, argument);
@@ -79,6 +80,7 @@ bool nst_inside(nst_stack *stack, void (*body)(nst_stack *, void *), void *argum
   }
   state.entered = NULL;
   state.way_out = NULL;
+  stack->entered = false;
   pthread_mutex_unlock(&state.lock);
   if (!alive) nst_stack_die(stack);
   return alive;

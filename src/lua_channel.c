@@ -1,4 +1,6 @@
-/* The command channel and its tickets as Lua sees them. @module netstack.core */
+/*** The command channel and its tickets as Lua sees them.
+@submodule netstack.core */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,11 +28,16 @@ static int complain(reader *r, const char *field, const char *why) {
   return nst_lua_argument_error(r->L, 2, r->function, text);
 }
 
+static bool is_handle(lua_State *L, int index) {
+  return nst_lua_test(L, index, NST_CLASS_TCP) || nst_lua_test(L, index, NST_CLASS_UDP) ||
+         nst_lua_test(L, index, NST_CLASS_RAW);
+}
+
 static void read_handle(reader *r) {
   nst_socket *socket = nst_lua_test_socket(r->L, -1);
   if (socket == NULL) {
-    if (lua_isuserdata(r->L, -1)) r->error = NST_CLOSED; /* a handle that was closed holds no socket any more */
-    else complain(r, "handle", "handle expected");
+    if (!is_handle(r->L, -1)) complain(r, "handle", "handle expected");
+    r->error = NST_CLOSED; /* a handle that was closed holds no socket any more */
     return;
   }
   if (socket->protocol != r->operation->protocol) complain(r, "handle", "a handle of another protocol");
@@ -41,13 +48,16 @@ static void read_handle(reader *r) {
 
 static void read_host(reader *r, const char *field, ip_addr_t *to) {
   if (lua_type(r->L, -1) != LUA_TSTRING) complain(r, field, "string expected");
-  if (!nst_address_parse(r->request->stack, lua_tostring(r->L, -1), to)) r->error = NST_INVALID_ADDRESS;
+  if (strlen(lua_tostring(r->L, -1)) != nst_rawlen(r->L, -1) ||
+      !nst_address_parse(r->request->stack, lua_tostring(r->L, -1), to)) {
+    r->error = NST_INVALID_ADDRESS;
+  }
 }
 
 static double read_number(reader *r, const char *field, double least, double most) {
   double value = (double)lua_tonumber(r->L, -1);
   if (lua_type(r->L, -1) != LUA_TNUMBER) complain(r, field, "number expected");
-  if (value != (double)(int64_t)value) complain(r, field, "number has no integer representation");
+  if (!(floor(value) == value)) complain(r, field, "number has no integer representation");
   if (value < least || value > most) complain(r, field, "out of range");
   return value;
 }
@@ -86,7 +96,7 @@ static void read_addresses(reader *r) {
   for (i = 0; i < count; i++) {
     lua_rawgeti(L, -1, (int)i + 1);
     if (lua_type(L, -1) != LUA_TSTRING) complain(r, "addresses", "addresses are strings");
-    if (!nst_prefix_parse(r->request->stack, lua_tostring(L, -1), &prefixes[i])) r->error = NST_INVALID_ADDRESS;
+    if (!nst_lua_prefix(L, -1, r->request->stack, &prefixes[i])) r->error = NST_INVALID_ADDRESS;
     lua_pop(L, 1);
   }
 }
@@ -205,6 +215,17 @@ static nst_request *submit_command(lua_State *L, const char *function, nst_error
   return NULL;
 }
 
+static int submit_as(lua_State *L, const char *function) {
+  nst_error error;
+  nst_request *request = submit_command(L, function, &error);
+  nst_stack *stack;
+  if (request == NULL) return nst_lua_fail(L, error);
+  stack = request->stack;
+  nst_lua_push_ticket(L, request);
+  nst_lua_after(L, stack);
+  return 1;
+}
+
 /*** Queues a command.
 @function channel:submit
 @tparam string op
@@ -212,14 +233,17 @@ static nst_request *submit_command(lua_State *L, const char *function, nst_error
 @treturn ticket|nil
 @treturn string "full", "closed", "invalid address" */
 static int submit(lua_State *L) {
-  nst_error error;
-  nst_request *request = submit_command(L, "submit", &error);
-  nst_stack *stack;
-  if (request == NULL) return nst_lua_fail(L, error);
-  stack = request->stack;
-  nst_lua_push_ticket(L, request);
-  nst_lua_after(L, stack);
-  return 1;
+  return submit_as(L, "submit");
+}
+
+/*** As `submit`, for channel:request, in whose name its errors are.
+@function channel:submit_request
+@tparam string op
+@tparam table args
+@treturn ticket|nil
+@treturn string "full", "closed", "invalid address" */
+static int submit_request(lua_State *L) {
+  return submit_as(L, "request");
 }
 
 /*** Queues a command whose answer nobody wants; a close always has room.
@@ -244,7 +268,10 @@ static nst_stack *channel_stack(lua_State *L, const char *function) {
   return stack && stack->open ? stack : NULL;
 }
 
-/* A ticket that is answered when the channel has room. */
+/*** A ticket that is answered when the channel has room. It is armed anew (`ticket:arm`) for each wait.
+@function channel:room_ticket
+@treturn ticket|nil
+@treturn string "closed", "no memory" */
 static int room_ticket(lua_State *L) {
   nst_stack *stack = channel_stack(L, "room_ticket");
   nst_request *request;
@@ -256,7 +283,10 @@ static int room_ticket(lua_State *L) {
   return 1;
 }
 
-/* The stack's object, for the Lua layer; nil once it is gone. */
+/*** The channel's stack.
+@function channel:stack
+@treturn stack|nil nil once it was collected
+@treturn string "closed" */
 static int stack_of(lua_State *L) {
   nst_stack *stack = channel_stack(L, "stack");
   if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
@@ -273,6 +303,9 @@ static int collect_channel(lua_State *L) {
   return 0;
 }
 
+/*** Closes the channel, not its stack; what was submitted still runs.
+@function channel:close
+@treturn integer 1; harmless twice */
 static int close_channel(lua_State *L) {
   nst_lua_check(L, 1, NST_CLASS_CHANNEL, "close");
   collect_channel(L);
@@ -287,7 +320,8 @@ static int describe_channel(lua_State *L) {
   return 1;
 }
 
-/*** @function channel
+/*** Makes a command channel.
+@function channel
 @tparam stack stack
 @treturn channel which does not keep the stack alive */
 static int channel_new(lua_State *L) {
@@ -326,7 +360,8 @@ static int describe_ticket(lua_State *L) {
   return 1;
 }
 
-/*** @function ticket:done
+/*** Whether the command was answered.
+@function ticket:done
 @treturn boolean */
 static int done(lua_State *L) {
   nst_request *request = check_ticket(L, "done");
@@ -343,11 +378,12 @@ static int cancel(lua_State *L) {
   return 1;
 }
 
-/* Waits again: done at once when what it waits for is there. Returns whether it is done; nil when somebody is waiting
-** with it already. */
+/*** Waits again with a ticket that is no command's: done at once when what it waits for is there.
+@function ticket:arm
+@treturn boolean|nil whether it is done; nil when somebody is waiting with it already */
 static int arm(lua_State *L) {
   nst_request *request = check_ticket(L, "arm");
-  if (request == NULL || request->state == NST_REQUEST_WAITING) return 0;
+  if (request == NULL || request->op >= 0 || request->state == NST_REQUEST_WAITING) return 0;
   if (request->state == NST_REQUEST_DONE) request->state = NST_REQUEST_IDLE;
   nst_list_remove(&request->ready);
   if (request->state == NST_REQUEST_IDLE) nst_request_try(request);
@@ -415,7 +451,8 @@ static bool push_field(lua_State *L, nst_request *request, const char *field) {
   return true;
 }
 
-/*** @function ticket:result
+/*** The answer of the command.
+@function ticket:result
 @treturn table|nil the response, the same table each time
 @treturn string the error; "wouldblock" while it is pending */
 static int result(lua_State *L) {
@@ -447,8 +484,8 @@ static int result(lua_State *L) {
 
 void nst_lua_open_channel(lua_State *L) {
   static const luaL_Reg channel_methods[] = {
-    {"submit", submit}, {"post", post}, {"room_ticket", room_ticket}, {"stack", stack_of}, {"close", close_channel},
-    {NULL, NULL}};
+    {"submit", submit}, {"submit_request", submit_request}, {"post", post}, {"room_ticket", room_ticket},
+    {"stack", stack_of}, {"close", close_channel}, {NULL, NULL}};
   static const luaL_Reg ticket_methods[] = {
     {"done", done}, {"result", result}, {"cancel", cancel}, {"arm", arm}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"channel", channel_new}, {"first_of", first_of}, {NULL, NULL}};

@@ -1,7 +1,7 @@
-/*
-** The module netstack.core: what the Lua layer is built on. Its functions never wait; those that cannot answer at
-** once return nil, "wouldblock", and the Lua layer waits for a ticket and asks again.
-** @module netstack.core
+/***
+The module netstack.core: what the Lua layer is built on. Its functions never wait; those that cannot answer at
+once return nil, "wouldblock", and the Lua layer waits for a ticket and asks again.
+@module netstack.core
 */
 #include <poll.h>
 #include <time.h>
@@ -48,17 +48,73 @@ static int ready(lua_State *L) {
   return 1;
 }
 
+/*** Drives, flushes, and tells who is to be woken first: what a scheduler does in each round, in one call.
+@function step
+@tparam number now seconds since the run began
+@treturn integer|nil as from `ready`
+@treturn boolean whether there is more to do before time goes on
+@treturn number|nil run time of the next stack timer, when nobody is to be woken
+@treturn boolean whether `ready` has more to tell */
+static int step(lua_State *L) {
+  nst_hub *hub = nst_lua_hub(L);
+  bool more = nst_hub_drive(hub, nst_lua_time(lua_tonumber(L, 1)));
+  nst_time next = NST_NEVER;
+  if (!nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced)) more = nst_lua_flush(L) || more;
+  if (ready(L) == 0) {
+    lua_pushnil(L);
+    if (!more) next = nst_hub_next(hub); /* time goes on only when nobody is ready */
+  }
+  lua_pushboolean(L, more);
+  if (next == NST_NEVER) lua_pushnil(L);
+  else lua_pushnumber(L, nst_lua_seconds(next));
+  lua_pushboolean(L, !nst_list_empty(&hub->ready));
+  return 4;
+}
+
+static nst_request *check_ticket(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_TICKET);
+  nst_request *request = box ? box->object : NULL;
+  if (request == NULL) luaL_argerror(L, 1, "ticket expected");
+  return request;
+}
+
+/*** Begins to wait for a ticket; one that stands for a wait, not for a command, is armed anew.
+@function await
+@tparam ticket ticket
+@tparam integer number to be reported by `ready`
+@tparam[opt] thread thread the coroutine that would wait: false when the caller runs in another, or cannot yield
+@treturn nil|boolean|integer nil: armed; true: answered already; false: cannot wait here; a number: armed, and that one,
+which was watching, is not told any more */
+static int await(lua_State *L) {
+  nst_request *request = check_ticket(L);
+  unsigned before;
+  if (!lua_isnoneornil(L, 3) && (lua_tothread(L, 3) != L || !nst_isyieldable(L))) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  if (request->op < 0 && request->state != NST_REQUEST_WAITING) {
+    request->state = NST_REQUEST_IDLE;
+    nst_request_try(request);
+  }
+  if (request->state == NST_REQUEST_DONE) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  before = request->watcher;
+  request->watcher = (unsigned)lua_tointeger(L, 2);
+  if (before == 0) return 0;
+  lua_pushinteger(L, (lua_Integer)before);
+  return 1;
+}
+
 /*** Asks for a number to be reported by `ready` once the ticket is answered; 0 takes that back.
 @function watch
 @tparam ticket ticket
 @tparam integer number
 @treturn integer|nil the number that was watching, 0: none; nil when the ticket is answered already */
 static int watch(lua_State *L) {
-  nst_box *box = nst_lua_test(L, 1, NST_CLASS_TICKET);
-  nst_request *request = box ? box->object : NULL;
-  unsigned before;
-  if (request == NULL) return luaL_argerror(L, 1, "ticket expected");
-  before = request->watcher;
+  nst_request *request = check_ticket(L);
+  unsigned before = request->watcher;
   request->watcher = (unsigned)lua_tointeger(L, 2);
   if (request->state == NST_REQUEST_DONE) {
     nst_list_remove(&request->ready);
@@ -121,7 +177,7 @@ static int monotonic(lua_State *L) {
 
 /*** Sleeps in real time.
 @function wait_io
-@tparam number|nil seconds nil: until a signal */
+@tparam number|nil seconds nil: until a signal, an hour at most */
 static int wait_io(lua_State *L) {
   struct timespec left = {0, 0};
   nst_time time = lua_isnoneornil(L, 1) ? 3600 * NST_SECOND : nst_lua_time(lua_tonumber(L, 1));
@@ -129,6 +185,22 @@ static int wait_io(lua_State *L) {
   left.tv_nsec = (long)(time % NST_SECOND);
   (void)ppoll(NULL, 0, &left, NULL);
   return 0;
+}
+
+/*** Tells the core which files are the library's own, so that errors name the user's line.
+@function library
+@tparam string prefix of the chunk names of the Lua layer */
+static int library(lua_State *L) {
+  nst_lua_library(L, luaL_checkstring(L, 1));
+  return 0;
+}
+
+/*** Where the library was called from.
+@function where
+@treturn string "file:line: " */
+static int where(lua_State *L) {
+  nst_lua_where(L);
+  return 1;
 }
 
 static void push_errors(lua_State *L) {
@@ -145,10 +217,17 @@ static void push_errors(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-  {"drive", drive}, {"flush", flush}, {"ready", ready}, {"watch", watch}, {"run_begin", run_begin},
-  {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd}, {"monotonic", monotonic},
-  {"wall_clock", wall_clock}, {"wait_io", wait_io},
+  {"drive", drive}, {"flush", flush}, {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch},
+  {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
+  {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
   {NULL, NULL}};
+
+/*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw`. The Lua layer adds
+its own to them.
+@table classes */
+
+/*** Each error string with `meaning` and `remedy`.
+@table errors */
 
 /* Runs with the binding as upvalue, which the functions made here inherit. */
 static int open_all(lua_State *L) {

@@ -1,4 +1,5 @@
-/* UDP and raw sockets as Lua sees them. @module netstack.core */
+/*** UDP and raw sockets as Lua sees them.
+@submodule netstack.core */
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,9 +73,11 @@ static nst_udp *udp_of(const call *c) {
   return (nst_udp *)(void *)c->socket;
 }
 
-/*** @function udp
+/*** Makes a UDP handle, bound to nothing.
+@function udp
 @tparam stack stack
-@treturn handle|nil */
+@treturn netstack.core.udp|nil
+@treturn string "closed", "no memory" */
 static int udp_new_handle(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "udp")->object;
   nst_box *box;
@@ -90,9 +93,12 @@ static void bind_inside(nst_stack *stack, void *argument) {
   c->error = nst_udp_bind(udp_of(c), &c->host, c->port);
 }
 
-/*** @function udp:setsockname
-@tparam string host
-@tparam integer port 0: any */
+/*** Binds to a local address.
+@function udp:setsockname
+@tparam string host "*", "0.0.0.0", "::" or one of the stack's addresses
+@tparam integer port 0: any
+@treturn integer|nil 1
+@treturn string "address already in use", "address not available", "invalid address" */
 static int setsockname(lua_State *L) {
   nst_udp *udp = check_udp(L, "setsockname");
   call c;
@@ -111,9 +117,12 @@ static void connect_inside(nst_stack *stack, void *argument) {
   c->error = nst_udp_connect(udp_of(c), c->to_peer ? NULL : &c->host, c->port);
 }
 
-/*** @function udp:setpeername
+/*** Sets the peer, or takes it away.
+@function udp:setpeername
 @tparam string host "*" takes the peer away
-@tparam integer port */
+@tparam[opt] integer port
+@treturn integer|nil 1
+@treturn string "wrong ip version", "invalid address", ... */
 static int setpeername(lua_State *L) {
   nst_udp *udp = check_udp(L, "setpeername");
   call c;
@@ -134,7 +143,8 @@ static void send_inside(nst_stack *stack, void *argument) {
   c->error = nst_udp_send(udp_of(c), c->to_peer ? NULL : &c->host, c->port, c->data, c->length);
 }
 
-/*** @function udp:try_send
+/*** Sends a datagram to the peer.
+@function udp:try_send
 @tparam string data
 @treturn integer|nil bytes
 @treturn string "wouldblock", "message too long", ... */
@@ -151,11 +161,13 @@ static int try_send(lua_State *L) {
   return 1;
 }
 
-/*** @function udp:try_sendto
+/*** Sends a datagram to an address.
+@function udp:try_sendto
 @tparam string data
 @tparam string host
 @tparam integer port
-@treturn integer|nil bytes */
+@treturn integer|nil bytes
+@treturn string "wouldblock", "message too long", "no route", ... */
 static int try_sendto(lua_State *L) {
   nst_udp *udp = check_udp(L, "sendto");
   call c;
@@ -200,24 +212,29 @@ static int receive(lua_State *L, const char *function, bool from) {
   return take(L, &udp->socket, &udp->inbox, from);
 }
 
-/*** @function udp:try_receive
+/*** Takes the next datagram.
+@function udp:try_receive
 @tparam[opt] integer max
 @treturn string|nil datagram
-@treturn integer original length, when it was cut */
+@treturn integer|string original length, when it was cut; or the error */
 static int try_receive(lua_State *L) {
   return receive(L, "receive", false);
 }
 
-/*** @function udp:try_receivefrom
+/*** Takes the next datagram and tells whose it is.
+@function udp:try_receivefrom
 @tparam[opt] integer max
 @treturn string|nil datagram
-@treturn string host
+@treturn string host, or the error
 @treturn integer port
 @treturn integer original length, when it was cut */
 static int try_receivefrom(lua_State *L) {
   return receive(L, "receivefrom", true);
 }
 
+/*** Closes the socket; what IP has taken is still sent.
+@function udp:close
+@treturn integer 1; harmless twice */
 static int close_udp(lua_State *L) {
   nst_lua_check(L, 1, NST_CLASS_UDP, "close");
   collect_udp(L);
@@ -232,21 +249,24 @@ static int push_end(lua_State *L, const nst_socket *socket, const ip_addr_t *hos
   return 3;
 }
 
-/*** @function udp:getsockname
+/*** The local address.
+@function udp:getsockname
 @treturn string|nil host
 @treturn integer port
-@treturn string family */
+@treturn string family "inet", "inet6" or "unspec" */
 static int getsockname(lua_State *L) {
   nst_udp *udp = check_udp(L, "getsockname");
   if (udp == NULL || !udp->socket.open) return nst_lua_fail(L, NST_CLOSED);
   if (udp->pcb == NULL) return nst_lua_fail(L, NST_NOT_CONNECTED);
-  return push_end(L, &udp->socket, &udp->socket.binding.host, udp->socket.binding.port);
+  return push_end(L, &udp->socket, udp->connected ? &udp->pcb->local_ip : &udp->socket.binding.host,
+                  udp->socket.binding.port);
 }
 
-/*** @function udp:getpeername
+/*** The peer's address.
+@function udp:getpeername
 @treturn string|nil host
 @treturn integer port
-@treturn string family */
+@treturn string family "inet" or "inet6" */
 static int getpeername(lua_State *L) {
   nst_udp *udp = check_udp(L, "getpeername");
   if (udp == NULL || !udp->socket.open) return nst_lua_fail(L, NST_CLOSED);
@@ -294,10 +314,12 @@ static const option *find_option(lua_State *L, const char *function) {
   return NULL;
 }
 
-/*** @function udp:setoption
-@tparam string option broadcast reuseaddr dont-fragment ipv6-v6only ip-ttl ipv6-unicast-hops ip-tos; multicast options
-are not supported
-@param value */
+/*** Sets an option.
+@function udp:setoption
+@tparam string option broadcast reuseaddr dont-fragment ipv6-v6only ip-ttl ipv6-unicast-hops ip-tos
+@tparam boolean|integer value
+@treturn integer|nil 1
+@treturn string "not supported" (multicast options) */
 static int setoption(lua_State *L) {
   nst_udp *udp = check_udp(L, "setoption");
   const option *o = find_option(L, "setoption");
@@ -312,9 +334,11 @@ static int setoption(lua_State *L) {
   return nst_lua_success(L);
 }
 
-/*** @function udp:getoption
+/*** The value of an option.
+@function udp:getoption
 @tparam string option
-@return its value */
+@treturn boolean|integer|nil
+@treturn string "not supported" (multicast options) */
 static int getoption(lua_State *L) {
   nst_udp *udp = check_udp(L, "getoption");
   const option *o = find_option(L, "getoption");
@@ -327,11 +351,13 @@ static int getoption(lua_State *L) {
 
 /* ---- raw ---- */
 
-/*** @function raw
+/*** Makes a raw handle.
+@function raw
 @tparam stack stack
 @tparam string family "ipv4" or "ipv6"
 @tparam integer protocol 0 to 255
-@treturn handle|nil */
+@treturn netstack.core.raw|nil
+@treturn string "closed", "no memory" */
 static int raw_new_handle(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "raw")->object;
   const char *family = nst_lua_string(L, 1, NULL, "raw");
@@ -352,7 +378,8 @@ static void raw_send_inside(nst_stack *stack, void *argument) {
   c->error = nst_raw_send((nst_raw *)(void *)c->socket, c->data, c->length);
 }
 
-/*** @function raw:try_send
+/*** Sends a packet.
+@function raw:try_send
 @tparam string packet with its IP header
 @treturn integer|nil bytes */
 static int raw_try_send(lua_State *L) {
@@ -368,10 +395,11 @@ static int raw_try_send(lua_State *L) {
   return 1;
 }
 
-/*** @function raw:try_receive
+/*** Takes the next packet.
+@function raw:try_receive
 @tparam[opt] integer max
 @treturn string|nil packet with its IP header
-@treturn integer original length, when it was cut */
+@treturn integer|string original length, when it was cut; or the error */
 static int raw_try_receive(lua_State *L) {
   nst_raw *raw = check_raw(L, "receive");
   nst_error error;
@@ -383,6 +411,9 @@ static int raw_try_receive(lua_State *L) {
   return take(L, &raw->socket, &raw->inbox, false);
 }
 
+/*** Closes the socket.
+@function raw:close
+@treturn integer 1; harmless twice */
 static int close_raw(lua_State *L) {
   nst_lua_check(L, 1, NST_CLASS_RAW, "close");
   collect_raw(L);

@@ -1,4 +1,5 @@
-/* Interfaces and routes as Lua sees them. @module netstack.core */
+/*** Interfaces and routes as Lua sees them.
+@submodule netstack.core */
 #include <string.h>
 
 #include "address.h"
@@ -46,7 +47,7 @@ static nst_error read_prefixes(lua_State *L, int index, nst_stack *stack, addres
   for (i = 0; i < count; i++) {
     lua_rawgeti(L, index, (int)i + 1);
     if (lua_type(L, -1) != LUA_TSTRING) nst_lua_argument_error(L, index - 1, function, "addresses are strings");
-    if (!nst_prefix_parse(stack, lua_tostring(L, -1), &list->prefixes[i])) return NST_INVALID_ADDRESS;
+    if (!nst_lua_prefix(L, -1, stack, &list->prefixes[i])) return NST_INVALID_ADDRESS;
     lua_pop(L, 1);
   }
   list->count = count;
@@ -77,7 +78,8 @@ static int set_addresses(lua_State *L) {
   return nst_lua_result(L, list.error);
 }
 
-/*** @function interface:addresses
+/*** Its addresses, each with the length of its prefix.
+@function interface:addresses
 @treturn {string,...} prefixes */
 static int addresses(lua_State *L) {
   nst_interface *interface = check_interface(L, "addresses");
@@ -114,17 +116,22 @@ static int set_up(lua_State *L, const char *function, bool up) {
   return nst_lua_success(L);
 }
 
-/*** @function interface:up */
+/*** Lets packets pass.
+@function interface:up
+@treturn integer|nil 1 */
 static int up(lua_State *L) {
   return set_up(L, "up", true);
 }
 
-/*** @function interface:down */
+/*** Lets no packet pass, without detaching the device.
+@function interface:down
+@treturn integer|nil 1 */
 static int down(lua_State *L) {
   return set_up(L, "down", false);
 }
 
-/*** @function interface:is_up
+/*** Whether it is up.
+@function interface:is_up
 @treturn boolean */
 static int is_up(lua_State *L) {
   nst_interface *interface = check_interface(L, "is_up");
@@ -133,7 +140,8 @@ static int is_up(lua_State *L) {
   return 1;
 }
 
-/*** @function interface:stats
+/*** Counters of the device and of what the interface dropped.
+@function interface:stats
 @treturn table rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, malformed, waiting */
 static int stats(lua_State *L) {
   nst_interface *interface = check_interface(L, "stats");
@@ -253,7 +261,8 @@ static int attach(lua_State *L) {
   return 1;
 }
 
-/*** @function add_route
+/*** Adds a route, or replaces that of an equal prefix.
+@function add_route
 @tparam stack stack
 @tparam string prefix
 @tparam string|interface via a gateway's address, or an interface
@@ -262,39 +271,44 @@ static int attach(lua_State *L) {
 static int add_route(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "add_route")->object;
   nst_box *box = nst_lua_test(L, 3, NST_CLASS_INTERFACE);
-  const char *text = nst_lua_string(L, 1, NULL, "add_route");
   nst_interface *interface = box ? box->object : NULL;
   ip_addr_t gateway;
   nst_prefix prefix;
+  (void)nst_lua_string(L, 1, NULL, "add_route");
   if (box == NULL && lua_type(L, 3) != LUA_TSTRING) {
     return nst_lua_argument_error(L, 2, "add_route", "a gateway's address or an interface expected");
   }
   if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
-  if (!nst_prefix_parse(stack, text, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  if (!nst_lua_prefix(L, 2, stack, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
   if (box) {
     if (interface == NULL || interface->stack != stack) return nst_lua_fail(L, NST_NO_ROUTE);
     return nst_lua_result(L, nst_route_add(stack, &prefix, interface, NULL, false));
   }
-  if (!nst_address_parse(stack, lua_tostring(L, 3), &gateway) || IP_IS_ANY_TYPE_VAL(gateway)) {
+  if (!nst_lua_address(L, 2, stack, &gateway, "add_route") || IP_IS_ANY_TYPE_VAL(gateway)) {
     return nst_lua_fail(L, NST_INVALID_ADDRESS);
   }
   if (IP_GET_TYPE(&gateway) != IP_GET_TYPE(&prefix.address)) return nst_lua_fail(L, NST_WRONG_IP_VERSION);
   return nst_lua_result(L, nst_route_add(stack, &prefix, NULL, &gateway, false));
 }
 
-/*** @function remove_route
+/*** Takes a route away.
+@function remove_route
+@tparam stack stack
+@tparam string prefix
 @treturn integer|nil 1
 @treturn string "no route": there was none */
 static int remove_route(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "remove_route")->object;
-  const char *text = nst_lua_string(L, 1, NULL, "remove_route");
   nst_prefix prefix;
+  (void)nst_lua_string(L, 1, NULL, "remove_route");
   if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
-  if (!nst_prefix_parse(stack, text, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  if (!nst_lua_prefix(L, 2, stack, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
   return nst_lua_result(L, nst_route_remove(stack, &prefix) ? NST_OK : NST_NO_ROUTE);
 }
 
-/*** @function routes
+/*** The routes of a stack.
+@function routes
+@tparam stack stack
 @treturn {table,...} {prefix, interface, gateway}, the longest prefix first */
 static int routes(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "routes")->object;
@@ -318,7 +332,11 @@ static int routes(lua_State *L) {
   return 1;
 }
 
-/* The interface's stack as an object, for the Lua layer. */
+/*** The stack an interface belongs to.
+@function stack_of_interface
+@tparam interface interface
+@treturn stack|nil nil once it was collected
+@treturn string "closed" */
 static int stack_of_interface(lua_State *L) {
   nst_interface *interface = check_interface(L, "set_gateway");
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);

@@ -1,4 +1,5 @@
-/* Stacks as Lua sees them. @module netstack.core */
+/*** Stacks as Lua sees them.
+@submodule netstack.core */
 #include <math.h>
 #include <string.h>
 
@@ -136,7 +137,8 @@ static int poll_stack(lua_State *L) {
   return 2;
 }
 
-/*** @function stack:poll_delay
+/*** When the stack wants to be polled.
+@function stack:poll_delay
 @tparam number now
 @treturn number|nil seconds until it must be polled; nil: not before something comes */
 static int poll_delay(lua_State *L) {
@@ -148,7 +150,8 @@ static int poll_delay(lua_State *L) {
   return 1;
 }
 
-/*** @function stack:timeout
+/*** When the stack wants to be polled, for cqueues.
+@function stack:timeout
 @treturn number|nil seconds until it must be polled, by its own clock (cqueues) */
 static int timeout(lua_State *L) {
   nst_stack *stack = open_stack(L, "timeout");
@@ -157,7 +160,8 @@ static int timeout(lua_State *L) {
   return 1;
 }
 
-/*** @function stack:pollfd
+/*** What to wait for, for cqueues.
+@function stack:pollfd
 @treturn integer|nil the device's file descriptor (cqueues); nil: it has none */
 static int pollfd_of(lua_State *L) {
   nst_stack *stack = open_stack(L, "pollfd");
@@ -174,7 +178,8 @@ static int pollfd_of(lua_State *L) {
   return 1;
 }
 
-/*** @function stack:events
+/*** What to wait for it to become, for cqueues.
+@function stack:events
 @treturn string|nil what to wait for on `pollfd`, "r" or "rw" (cqueues); nil: nothing */
 static int events_of(lua_State *L) {
   nst_stack *stack = open_stack(L, "events");
@@ -207,7 +212,7 @@ static int process_commands(lua_State *L) {
     lua_pushinteger(L, 0);
     return 1;
   }
-  nst_pushinteger(L, nst_stack_process_commands(stack, max));
+  nst_pushinteger(L, nst_stack_process_commands_only(stack, max));
   nst_lua_after(L, stack->open ? stack : NULL);
   return 1;
 }
@@ -227,7 +232,8 @@ static int set_function(lua_State *L, const char *name, bool *flag, nst_stack *s
 
 /*** Sets what is called when an idle stack needs a poll.
 @function stack:on_wake
-@tparam function|nil fn fn(stack) */
+@tparam function|nil fn fn(stack)
+@treturn integer|nil 1 */
 static int on_wake(lua_State *L) {
   nst_stack *stack = open_stack(L, "on_wake");
   bool unused;
@@ -236,7 +242,9 @@ static int on_wake(lua_State *L) {
 
 /*** Sets what is called, after each poll, with each event.
 @function stack:trace
-@tparam function|nil fn fn(event): {time, stack, type = "command" | "in" | "out" | "drop" | "state", ...} */
+@tparam function|nil fn fn(event): {time, stack, type = "command" | "in" | "out" | "drop" | "state", ...}; a command has
+`command`, a packet `interface` and `packet`, a drop `cause` too, a state `state` and the connection's addresses
+@treturn integer|nil 1 */
 static int trace(lua_State *L) {
   nst_stack *stack = open_stack(L, "trace");
   bool unused;
@@ -271,7 +279,8 @@ static void set_protocol(lua_State *L, const char *name, const struct stats_prot
   lua_setfield(L, -3, name);
 }
 
-/*** @function stack:stats
+/*** Counters by protocol.
+@function stack:stats
 @treturn table counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; of a stack that an
 assertion of lwIP ended: {closed = true, cause} */
 static int stats(lua_State *L) {
@@ -372,7 +381,8 @@ static void push_inbox(lua_State *L, const nst_inbox *inbox) {
   lua_setfield(L, -2, "queues");
 }
 
-/*** @function stack:sockets
+/*** The sockets.
+@function stack:sockets
 @treturn {table,...} {protocol, state, addresses = {local_host, local_port, remote_host, remote_port},
 queues = {receive, send, ...}} of each open or closing socket */
 static int sockets(lua_State *L) {
@@ -415,7 +425,8 @@ static int sockets(lua_State *L) {
   return 1;
 }
 
-/*** @function stack:name
+/*** The name that `tostring` and traces show.
+@function stack:name
 @treturn string */
 static int name(lua_State *L) {
   nst_stack *stack = open_stack(L, "name");
@@ -444,7 +455,11 @@ static int random_number(lua_State *L) {
   return 1;
 }
 
-/* The first interface that is not the loopback, as an object. */
+/*** The first interface that is not the loopback.
+@function first_interface
+@tparam stack stack
+@treturn interface|nil
+@treturn string "no route" (there is none), "closed" */
 static int first_interface(lua_State *L) {
   nst_stack *stack = open_stack(L, "first_interface");
   nst_link *link;
@@ -458,7 +473,7 @@ static int first_interface(lua_State *L) {
   return nst_lua_fail(L, NST_NO_ROUTE);
 }
 
-/* The address that packets to a host come from (ping needs it for ICMPv6's checksum). */
+/* What source_address asks for; ping needs it for ICMPv6's checksum. */
 typedef struct source {
   ip_addr_t to, from;
   bool found;

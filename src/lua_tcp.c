@@ -1,4 +1,5 @@
-/* TCP sockets as Lua sees them: handles, and functions that answer at once. @module netstack.core */
+/*** TCP sockets as Lua sees them: handles, and functions that answer at once.
+@submodule netstack.core */
 #include <math.h>
 #include <string.h>
 
@@ -34,7 +35,7 @@ static int collect(lua_State *L) {
   stack = nst_stack_retain(tcp->socket.stack);
   nst_socket_close(&tcp->socket);
   nst_socket_release(&tcp->socket);
-  if (stack->open && !nst_list_linked(&stack->runnable)) (void)nst_stack_next(stack);
+  if (stack->open) nst_stack_schedule(stack);
   nst_stack_release(stack);
   return 0;
 }
@@ -67,9 +68,11 @@ static nst_error run(lua_State *L, call *c, void (*body)(nst_stack *, void *)) {
   return c->error;
 }
 
-/*** @function tcp
+/*** Makes a TCP handle, neither bound nor connected.
+@function tcp
 @tparam stack stack
-@treturn handle|nil */
+@treturn netstack.core.tcp|nil
+@treturn string "closed", "no memory" */
 static int tcp_new_handle(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "tcp")->object;
   nst_box *box;
@@ -85,9 +88,12 @@ static void bind_inside(nst_stack *stack, void *argument) {
   c->error = nst_tcp_bind(c->tcp, &c->host, c->port);
 }
 
-/*** @function tcp:bind
+/*** Binds to a local address.
+@function tcp:bind
 @tparam string host "*", "0.0.0.0", "::" or one of the stack's addresses
-@tparam integer port 0: any */
+@tparam integer port 0: any
+@treturn integer|nil 1
+@treturn string "address already in use", "address not available", "invalid address" */
 static int bind_tcp(lua_State *L) {
   call c;
   memset(&c, 0, sizeof c);
@@ -105,8 +111,11 @@ static void listen_inside(nst_stack *stack, void *argument) {
   c->error = nst_tcp_listen(c->tcp, c->length);
 }
 
-/*** @function tcp:listen
-@tparam[opt=32] integer backlog */
+/*** Makes the socket a listener, or changes its backlog.
+@function tcp:listen
+@tparam[opt=32] integer backlog
+@treturn integer|nil 1
+@treturn string "closed", ... */
 static int listen_tcp(lua_State *L) {
   call c;
   memset(&c, 0, sizeof c);
@@ -124,8 +133,10 @@ static void connect_inside(nst_stack *stack, void *argument) {
 
 /*** Starts to connect.
 @function tcp:try_connect
-@treturn nil
-@treturn string "wouldblock" when it is under way */
+@tparam string host an address
+@tparam integer port
+@treturn integer|nil 1
+@treturn string "wouldblock" when it is under way, "no route", "already connected", ... */
 static int try_connect(lua_State *L) {
   call c;
   memset(&c, 0, sizeof c);
@@ -148,8 +159,9 @@ static int try_connected(lua_State *L) {
   return nst_lua_result(L, tcp ? nst_tcp_connected(tcp) : NST_CLOSED);
 }
 
-/*** @function tcp:try_accept
-@treturn handle|nil
+/*** Takes the oldest connection that waits to be accepted.
+@function tcp:try_accept
+@treturn netstack.core.tcp|nil
 @treturn string "wouldblock", "closed" */
 static int try_accept(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "accept"), *connection;
@@ -204,18 +216,16 @@ static int try_send(lua_State *L) {
   return 3;
 }
 
-static void consume_inside(nst_stack *stack, void *argument) {
-  call *c = argument;
+static void announce_inside(nst_stack *stack, void *argument) {
   (void)stack;
-  nst_tcp_consume(c->tcp, c->length);
+  nst_tcp_announce(argument);
 }
 
-/* Pushes the first `length` received bytes and then, when nothing can raise any more, lets go of them. */
+/* Pushes the first `length` received bytes and then, when nothing can raise any more, counts them as read. */
 static void take(lua_State *L, nst_tcp *tcp, size_t length) {
   nst_stack *stack = tcp->socket.stack;
   size_t contiguous;
   const char *data = nst_tcp_first(tcp, &contiguous);
-  call c;
   if (contiguous < length) {
     char *scratch = nst_hub_scratch(stack->hub, length);
     if (scratch == NULL) luaL_error(L, "no memory");
@@ -223,9 +233,8 @@ static void take(lua_State *L, nst_tcp *tcp, size_t length) {
     data = scratch;
   }
   lua_pushlstring(L, data, length);
-  c.tcp = tcp;
-  c.length = length;
-  (void)nst_inside(stack, consume_inside, &c);
+  if (!nst_tcp_consume(tcp, length)) return;
+  (void)nst_inside(stack, announce_inside, tcp);
   if (stack->open) nst_lua_after(L, stack);
 }
 
@@ -235,17 +244,29 @@ static nst_error readable(nst_tcp *tcp) {
   return nst_tcp_readable(tcp);
 }
 
-/*** Takes what was received, up to `max` bytes.
+/* A run of bytes that lies in one place and is at least this long is worth handing out by itself: putting it together
+** with what follows would copy it once more. */
+#define LONG_RUN 8192
+
+/*** Takes what was received: up to `max` bytes; without `max`, as much as can be had cheaply, at least a byte.
 @function tcp:try_receive
 @tparam[opt] integer max
 @treturn string|nil at least a byte
 @treturn string "wouldblock", "closed", "connection reset" */
 static int try_receive(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "receive");
-  lua_Number max = lua_isnoneornil(L, 2) ? HUGE_VAL : lua_tonumber(L, 2);
   nst_error error = readable(tcp);
+  size_t length;
   if (error != NST_OK) return nst_lua_fail(L, error);
-  take(L, tcp, max < (lua_Number)tcp->received_length ? (size_t)max : tcp->received_length);
+  length = tcp->received_length;
+  if (lua_isnoneornil(L, 2)) {
+    size_t contiguous;
+    (void)nst_tcp_first(tcp, &contiguous);
+    if (contiguous >= LONG_RUN) length = contiguous;
+  } else if (lua_tonumber(L, 2) < (lua_Number)length) {
+    length = lua_tonumber(L, 2) >= 1 ? (size_t)lua_tonumber(L, 2) : 1;
+  }
+  take(L, tcp, length);
   return 1;
 }
 
@@ -270,8 +291,11 @@ static void shutdown_inside(nst_stack *stack, void *argument) {
   c->error = nst_tcp_shutdown(c->tcp, c->receive, c->send);
 }
 
-/*** @function tcp:shutdown
-@tparam[opt="both"] string how "send", "receive" or "both" */
+/*** Ends one direction or both.
+@function tcp:shutdown
+@tparam[opt="both"] string how "send", "receive" or "both"
+@treturn integer|nil 1
+@treturn string "not connected", "closed" */
 static int shutdown_tcp(lua_State *L) {
   const char *how = lua_isnoneornil(L, 2) ? "both" : lua_tostring(L, 2);
   call c;
@@ -323,7 +347,8 @@ static int push_end(lua_State *L, const nst_tcp *tcp, const ip_addr_t *host, uin
   return 3;
 }
 
-/*** @function tcp:getsockname
+/*** The local address.
+@function tcp:getsockname
 @treturn string|nil host
 @treturn integer port
 @treturn string "inet", "inet6" or "unspec" */
@@ -336,7 +361,8 @@ static int getsockname(lua_State *L) {
   return push_end(L, tcp, &host, port);
 }
 
-/*** @function tcp:getpeername
+/*** The peer's address.
+@function tcp:getpeername
 @treturn string|nil host
 @treturn integer port
 @treturn string "inet" or "inet6" */
@@ -349,7 +375,8 @@ static int getpeername(lua_State *L) {
   return push_end(L, tcp, &host, port);
 }
 
-/*** @function tcp:getstats
+/*** What was sent and received.
+@function tcp:getstats
 @treturn integer bytes received
 @treturn integer bytes sent
 @treturn number age in seconds of the stack's clock */
@@ -362,8 +389,9 @@ static int getstats(lua_State *L) {
   return 3;
 }
 
-/*** @function tcp:dirty
-@treturn boolean whether received data waits to be read */
+/*** Whether something can be read or accepted without waiting.
+@function tcp:dirty
+@treturn boolean */
 static int dirty(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "dirty");
   if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
@@ -381,7 +409,8 @@ static void set_count(lua_State *L, const char *name, uint64_t value) {
   lua_setfield(L, -2, name);
 }
 
-/*** @function tcp:info
+/*** What is known of the connection.
+@function tcp:info
 @treturn table state, rtt, rttvar, rto (seconds), cwnd, ssthresh, snd_wnd, rcv_wnd, mss, unacked (bytes), retransmits */
 static int info(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "info");
@@ -472,10 +501,12 @@ static void apply_inside(nst_stack *stack, void *argument) {
   c->error = NST_OK;
 }
 
-/*** @function tcp:setoption
+/*** Sets an option.
+@function tcp:setoption
 @tparam string option tcp-nodelay keepalive tcp-keepidle tcp-keepintvl tcp-keepcnt linger reuseaddr ipv6-v6only ip-ttl
 ip-tos ipv6-unicast-hops
-@param value boolean, number (seconds for keepidle and keepintvl) or {on=, timeout=} */
+@tparam boolean|number|table value seconds for keepidle and keepintvl, {on=, timeout=} for linger
+@treturn integer|nil 1 */
 static int setoption(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "setoption");
   const option *o = find_option(L, "setoption");
@@ -502,9 +533,10 @@ static int setoption(lua_State *L) {
   return nst_lua_result(L, run(L, &c, apply_inside));
 }
 
-/*** @function tcp:getoption
+/*** The value of an option.
+@function tcp:getoption
 @tparam string option
-@return its value */
+@treturn boolean|number|table|nil */
 static int getoption(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "getoption");
   const option *o = find_option(L, "getoption");
@@ -544,8 +576,10 @@ static int phase(lua_State *L) {
 /*** A ticket to wait for: answered when the socket can be read or accepted from ("read"), or sent to ("write").
 It is armed anew (`ticket:arm`) for each wait.
 @function wait_ticket
-@tparam handle handle of any protocol
-@tparam string side */
+@tparam netstack.core.handle handle of any protocol
+@tparam string side
+@treturn ticket|nil
+@treturn string "closed", "no memory" */
 static int wait_ticket(lua_State *L) {
   nst_socket *socket = nst_lua_test_socket(L, 1);
   bool read = lua_tostring(L, 2)[0] == 'r';

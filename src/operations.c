@@ -150,7 +150,7 @@ static nst_error do_tcp_send(nst_request *request) {
 
 static nst_error do_tcp_recv(nst_request *request) {
   nst_tcp *tcp = tcp_of(request->socket);
-  bool ended = tcp->socket.open && tcp->end_of_data && tcp->error == NST_OK;
+  bool ended = tcp->socket.open && (tcp->end_of_data || tcp->discards) && tcp->error == NST_OK;
   nst_error error = nst_tcp_readable(tcp);
   if (error == NST_CLOSED && ended) {
     request->finished = true;
@@ -162,7 +162,7 @@ static nst_error do_tcp_recv(nst_request *request) {
     request->answer = malloc(length);
     if (request->answer == NULL) return NST_NO_MEMORY;
     request->answer_length = nst_tcp_peek(tcp, request->answer, 0, length);
-    nst_tcp_consume(tcp, request->answer_length);
+    if (nst_tcp_consume(tcp, request->answer_length)) nst_tcp_announce(tcp);
   }
   return wait_in(request, &request->socket->readers, error);
 }

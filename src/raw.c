@@ -6,6 +6,8 @@
 #include "icmp.h"
 
 #include "lwip/inet_chksum.h"
+#include "lwip/ip4_frag.h"
+#include "lwip/ip6_frag.h"
 #include "lwip/ip.h"
 #include "lwip/prot/ip4.h"
 #include "lwip/prot/ip6.h"
@@ -37,6 +39,28 @@ static void complete_header(struct pbuf *p) {
   }
 }
 
+/* Whether the packet may go out in pieces. lwIP cuts IPv4 packets only behind a header without options. */
+static bool may_fragment(const uint8_t *bytes, size_t length) {
+  if (length > 0xffff) return false;
+  return bytes[0] >> 4 == 6 || ((bytes[0] & 15u) == 5 && (bytes[6] & 0x40u) == 0);
+}
+
+static err_t output(nst_raw *raw, struct netif *netif, struct pbuf *p, const ip_addr_t *host) {
+  bool whole = p->tot_len <= nst_interface_of(netif)->mtu;
+  uint8_t *header = p->payload;
+  if (raw->ipv6) {
+    if (whole) return netif->output_ip6(netif, p, ip_2_ip6(host));
+    return ip6_frag(p, netif, ip_2_ip6(host));
+  }
+  if (!whole && header[4] == 0 && header[5] == 0) { /* fragments are told apart by the id */
+    uint16_t id = (uint16_t)(nst_random_u32(&raw->socket.stack->random) | 1u);
+    memcpy(header + 4, &id, 2);
+  }
+  complete_header(p);
+  if (whole) return netif->output(netif, p, ip_2_ip4(host));
+  return ip4_frag(p, netif, ip_2_ip4(host));
+}
+
 nst_error nst_raw_send(nst_raw *raw, const void *packet, size_t length) {
   nst_stack *stack = raw->socket.stack;
   const uint8_t *bytes = packet;
@@ -58,7 +82,7 @@ nst_error nst_raw_send(nst_raw *raw, const void *packet, size_t length) {
   netif = nst_route_find(stack, NULL, &host);
   if (netif == NULL) return NST_NO_ROUTE;
   interface = nst_interface_of(netif);
-  if (length > interface->mtu) return NST_MESSAGE_TOO_LONG;
+  if (length > interface->mtu && !may_fragment(bytes, length)) return NST_MESSAGE_TOO_LONG;
   if (!nst_interface_has_room(interface)) {
     nst_interface_block(interface, &raw->socket);
     return NST_WOULDBLOCK;
@@ -67,12 +91,7 @@ nst_error nst_raw_send(nst_raw *raw, const void *packet, size_t length) {
   if (p == NULL) return NST_NO_MEMORY;
   memcpy(p->payload, packet, length);
   stack->sending_datagram = true;
-  if (raw->ipv6) {
-    result = netif->output_ip6(netif, p, ip_2_ip6(&host));
-  } else {
-    complete_header(p);
-    result = netif->output(netif, p, ip_2_ip4(&host));
-  }
+  result = output(raw, netif, p, &host);
   stack->sending_datagram = false;
   pbuf_free(p);
   if (result == ERR_OK) raw->socket.sent_bytes += length;
@@ -104,9 +123,12 @@ raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *input) {
   const uint8_t *header = p->payload;
   bool ipv6 = header[0] >> 4 == 6;
   uint8_t protocol = ipv6 ? header[6] : header[9];
+  uint16_t length = lwip_htons((uint16_t)(p->tot_len - 40));
   nst_link *link;
   raw_input_state_t result = RAW_INPUT_NONE;
   (void)input;
+  /* lwIP's reassembly leaves a length that is 8 too small: it has taken the fragment header off twice. */
+  if (ipv6 && p->tot_len > 40) memcpy((uint8_t *)p->payload + 4, &length, 2);
   if (protocol == (ipv6 ? 58 : 1)) nst_icmp_error(stack, p->payload, p->len);
   for (link = stack->raw_sockets.next; link != &stack->raw_sockets; link = link->next) {
     nst_raw *raw = nst_holder(link, nst_raw, member);

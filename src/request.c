@@ -24,13 +24,17 @@ nst_request *nst_request_retain(nst_request *request) {
   return request;
 }
 
+static void unmake(nst_request *request) {
+  nst_socket *socket = request->made;
+  request->made = NULL;
+  nst_socket_close(socket);
+  nst_socket_release(socket);
+}
+
 void nst_request_release(nst_request *request) {
   if (--request->references > 0) return;
   nst_list_remove(&request->ready);
-  if (request->made) {
-    nst_socket_close(request->made);
-    nst_socket_release(request->made);
-  }
+  if (request->made) unmake(request);
   if (request->group) nst_request_release(request->group);
   if (request->socket) nst_socket_release(request->socket);
   if (request->device) nst_device_release(request->device);
@@ -94,6 +98,7 @@ void nst_request_try(nst_request *request) {
 bool nst_request_cancel(nst_request *request) {
   if (request->state == NST_REQUEST_DONE) return false;
   nst_request_finish(request, NST_CANCELLED);
+  if (request->made) unmake(request); /* nobody will ever get it */
   return true;
 }
 

@@ -57,7 +57,7 @@ void nst_socket_close(nst_socket *socket) {
   (void)nst_socket_retain(socket);
   nst_requests_finish(&socket->readers, NST_CLOSED);
   nst_requests_finish(&socket->writers, NST_CLOSED);
-  if (nst_current() == socket->stack) close_inside(socket->stack, socket);
+  if (socket->stack->entered) close_inside(socket->stack, socket);
   else (void)nst_inside(socket->stack, close_inside, socket);
   if (socket->protocol != NST_TCP || ((nst_tcp *)(void *)socket)->pcb == NULL) nst_list_remove(&socket->link);
   nst_socket_release(socket);
@@ -73,9 +73,11 @@ void nst_socket_forget(nst_socket *socket) {
   switch (socket->protocol) {
     case NST_TCP: {
       nst_tcp *tcp = (nst_tcp *)(void *)socket;
+      bool in_lwip;
       nst_tcp_drop_received(tcp, false);
       nst_tcp_timers_stop(tcp);
-      nst_table_remove(&socket->stack->connections, &tcp->node);
+      nst_tcp_leave_table(tcp);
+      in_lwip = tcp->pcb || nst_list_linked(&tcp->gone);
       nst_list_remove(&tcp->gone);
       nst_list_remove(&tcp->waits);
       if (tcp->unsettled) socket->stack->hub->unsettled--;
@@ -85,10 +87,8 @@ void nst_socket_forget(nst_socket *socket) {
         tcp->listener = NULL;
         nst_socket_release(socket);
       }
-      if (tcp->pcb) {
-        tcp->pcb = NULL;
-        nst_socket_release(socket);
-      }
+      tcp->pcb = NULL;
+      if (in_lwip) nst_socket_release(socket);
       break;
     }
     case NST_UDP: nst_udp_forget((nst_udp *)(void *)socket); break;

@@ -132,6 +132,20 @@ nst_time nst_stack_next(nst_stack *stack) {
   return at;
 }
 
+void nst_stack_schedule(nst_stack *stack) {
+  const nst_timer *first = nst_heap_first(&stack->tcp_timers);
+  nst_time at = first ? first->at : NST_NEVER;
+  if (!stack->open || nst_list_linked(&stack->runnable)) return;
+  if (has_work(stack)) {
+    nst_stack_wake(stack);
+    return;
+  }
+  if (stack->reassembly_timer < at) at = stack->reassembly_timer;
+  if (at != NST_NEVER && (stack->timer.place == 0 || at - stack->base < stack->timer.at)) {
+    (void)nst_heap_set(&stack->hub->timers, &stack->timer, at - stack->base);
+  }
+}
+
 void nst_stack_wake(nst_stack *stack) {
   if (!stack->open || nst_list_linked(&stack->runnable)) return;
   nst_list_append(&stack->hub->runnable, &stack->runnable);
@@ -199,6 +213,7 @@ static void poll_inside(nst_stack *stack, void *argument) {
     if (age_fragments(stack)) result->more = true;
     if (tell_waiting(stack)) result->more = true;
     result->worked = result->worked || result->more;
+    result->more = result->more && has_work(stack);
   } while (result->more && --rounds > 0);
 }
 
@@ -214,6 +229,12 @@ static void commands_inside(nst_stack *stack, void *argument) {
   poll_result *result = argument;
   result->commands = run_commands(stack, result->max);
   (void)tell_waiting(stack);
+}
+
+static void commands_only_inside(nst_stack *stack, void *argument) {
+  stack->holding = true;
+  commands_inside(stack, argument);
+  stack->holding = false;
 }
 
 size_t nst_stack_process_commands(nst_stack *stack, size_t max) {
@@ -239,6 +260,13 @@ nst_error nst_stack_submit(nst_stack *stack, nst_request *request, bool always) 
 void nst_stack_command_left(nst_stack *stack) {
   stack->command_count--;
   nst_requests_attempt(&stack->room_waiters);
+}
+
+size_t nst_stack_process_commands_only(nst_stack *stack, size_t max) {
+  poll_result result = {false, false, 0, 0};
+  result.max = max;
+  (void)nst_inside(stack, commands_only_inside, &result);
+  return result.commands;
 }
 
 bool nst_stack_has_address(const nst_stack *stack, const ip_addr_t *address) {

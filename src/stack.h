@@ -43,6 +43,7 @@ struct nst_stack {
   nst_link traced;      /* in hub->traced */
   nst_timer timer;      /* in hub->timers: the earliest of all timers below */
   bool open;
+  bool entered;         /* we are inside it (image.c) */
   const char *cause;    /* of its death by an assertion; NULL */
   bool wants_wake;      /* on_wake is set */
   unsigned id;          /* by which Lua finds the object again */
@@ -61,6 +62,7 @@ struct nst_stack {
   nst_route *routes;
   size_t route_count, route_capacity;
   bool dont_fragment;   /* on the datagram being sent */
+  bool holding;         /* only commands run: what is sent waits with the interface for the next poll */
   bool sending_datagram; /* what the device refuses now is kept, not dropped (interface.c) */
   nst_interface *refused; /* the interface that refused a packet during this call */
 
@@ -73,6 +75,7 @@ struct nst_stack {
   nst_link changed;     /* nst_socket.changed */
   nst_table ports;      /* nst_binding.node */
   nst_table connections; /* nst_tcp.node */
+  struct nst_tcp *recent; /* the connection found last, which is the likeliest next; NULL */
   nst_heap tcp_timers;  /* nst_tcp.timer */
   nst_link time_wait;   /* nst_tcp.waits: oldest first */
   size_t time_wait_count;
@@ -101,12 +104,17 @@ void nst_stack_die(nst_stack *stack);
 bool nst_stack_poll(nst_stack *stack, bool *worked);
 /* Runs at most `max` queued commands (0: all), nothing else. */
 size_t nst_stack_process_commands(nst_stack *stack, size_t max);
+/* The same without touching the device: what the commands send goes out at the next poll. */
+size_t nst_stack_process_commands_only(nst_stack *stack, size_t max);
 /* Sets the clock, never back. */
 void nst_stack_set_time(nst_stack *stack, nst_time now);
 /* Follows the hub's run time. */
 void nst_stack_catch_up(nst_stack *stack);
 /* Its own time of the next timer; `now` when it has work; NST_NEVER. Sets the hub's timer too. */
 nst_time nst_stack_next(nst_stack *stack);
+/* After a call into the stack: sees that it is polled when it has work, and no later than its next timer. Cheap: the
+** hub may then look at the stack too early, but never too late. */
+void nst_stack_schedule(nst_stack *stack);
 /* There is work: it will be polled. */
 void nst_stack_wake(nst_stack *stack);
 /* lwIP's tick (a millisecond) at the stack's present time; never 0, which lwIP takes for "not measured". */

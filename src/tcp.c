@@ -6,6 +6,9 @@
 #include "lwip/ip.h"
 #include "lwip/priv/tcp_priv.h"
 
+/* Reads before lwIP is told of them: few enough that skipping what was read costs nothing. */
+#define READS_AT_MOST 16
+
 /* A connect that nobody answers, without a timeout of the user's. */
 #define CONNECT_AT_MOST (75 * NST_SECOND)
 
@@ -300,25 +303,11 @@ size_t nst_tcp_find_newline(const nst_tcp *tcp) {
   return 0;
 }
 
-void nst_tcp_consume(nst_tcp *tcp, size_t length) {
-  size_t rest = length + tcp->consumed;
-  struct tcp_pcb *pcb = tcp->pcb;
-  while (tcp->received && tcp->received->len <= rest) {
-    struct pbuf *p = tcp->received;
-    rest -= p->len;
-    tcp->received = p->next;
-    p->next = NULL;
-    p->tot_len = p->len;
-    pbuf_free(p);
-  }
-  if (tcp->received == NULL) tcp->received_last = NULL;
-  tcp->consumed = rest;
+bool nst_tcp_consume(nst_tcp *tcp, size_t length) {
   tcp->received_length -= length;
-  if (pcb == NULL) return;
-  nst_tcp_take_up(tcp);
-  for (; length > 0xffff; length -= 0xffff) tcp_recved(pcb, 0xffff);
-  tcp_recved(pcb, (u16_t)length);
-  nst_tcp_put_down(tcp->socket.stack);
+  tcp->consumed += length;
+  tcp->unannounced += length;
+  return ++tcp->reads >= READS_AT_MOST || tcp->unannounced >= tcp->socket.stack->config.tcp_buffer_size / 8;
 }
 
 void nst_tcp_drop_received(nst_tcp *tcp, bool free_pbufs) {
@@ -330,7 +319,8 @@ void nst_tcp_drop_received(nst_tcp *tcp, bool free_pbufs) {
     pbuf_free(p);
   }
   tcp->received = tcp->received_last = NULL;
-  tcp->received_length = tcp->consumed = 0;
+  tcp->received_length = tcp->consumed = tcp->unannounced = 0;
+  tcp->reads = 0;
 }
 
 nst_error nst_tcp_shutdown(nst_tcp *tcp, bool receive, bool send) {
@@ -339,7 +329,7 @@ nst_error nst_tcp_shutdown(nst_tcp *tcp, bool receive, bool send) {
   if (receive && !tcp->discards) {
     size_t unread = tcp->received_length;
     tcp->discards = true;
-    if (unread > 0) nst_tcp_consume(tcp, unread);
+    if (unread > 0 && nst_tcp_consume(tcp, unread)) nst_tcp_announce(tcp);
     nst_socket_changed(&tcp->socket);
   }
   if (send && !tcp->send_shut) {
@@ -368,6 +358,14 @@ static void close_listener(nst_tcp *tcp) {
   nst_tcp_put_down(tcp->socket.stack);
 }
 
+/* The peer heeds only a reset that carries the very next number. When what was sent last lay beyond its window (a probe,
+** FIN), it may have taken that or not: before the reset that follows, it gets one for the second case. */
+static void reset_at_edge(const struct tcp_pcb *pcb) {
+  uint32_t edge = pcb->lastack + pcb->snd_wnd;
+  if (pcb->state < ESTABLISHED || !TCP_SEQ_GT(pcb->snd_nxt, edge)) return;
+  tcp_rst(pcb, edge, pcb->rcv_nxt, &pcb->local_ip, &pcb->remote_ip, pcb->local_port, pcb->remote_port);
+}
+
 void nst_tcp_abort(nst_tcp *tcp) {
   if (tcp->pcb == NULL) return;
   if (tcp->listening) {
@@ -376,6 +374,7 @@ void nst_tcp_abort(nst_tcp *tcp) {
   }
   tcp->aborting = true;
   nst_tcp_take_up(tcp);
+  reset_at_edge(tcp->pcb);
   tcp_abort(tcp->pcb);
   nst_tcp_put_down(tcp->socket.stack);
 }
@@ -383,6 +382,7 @@ void nst_tcp_abort(nst_tcp *tcp) {
 void nst_tcp_close(nst_tcp *tcp) {
   struct tcp_pcb *pcb = tcp->pcb;
   bool unread = tcp->received_length > 0;
+  nst_tcp_announce(tcp); /* what was read must not look unread to lwIP, which would send RST */
   nst_tcp_drop_received(tcp, true);
   if (pcb == NULL) return;
   if (tcp->listening) {
@@ -394,6 +394,7 @@ void nst_tcp_close(nst_tcp *tcp) {
   } else {
     if (tcp->linger) tcp->give_up_at = tcp->socket.stack->now + tcp->linger_time;
     nst_tcp_take_up(tcp);
+    if (unread) reset_at_edge(pcb);
     tcp_close(pcb);
     nst_tcp_put_down(tcp->socket.stack);
   }

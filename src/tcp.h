@@ -39,7 +39,9 @@ struct nst_tcp {
   struct pbuf *received;   /* not read yet; each pbuf's tot_len is meaningless, only len counts */
   struct pbuf *received_last;
   size_t received_length;
-  size_t consumed;         /* bytes of the first pbuf that were read */
+  size_t consumed;         /* bytes at the front of `received` that were read */
+  size_t unannounced;      /* of these, bytes that lwIP's window does not know about yet */
+  unsigned reads;          /* since it was told last */
   bool end_of_data;        /* FIN came: nothing follows `received` */
   bool discards;           /* shutdown("receive") */
 
@@ -91,8 +93,11 @@ size_t nst_tcp_peek(const nst_tcp *tcp, char *to, size_t offset, size_t length);
 const char *nst_tcp_first(const nst_tcp *tcp, size_t *length);
 /* Bytes up to and with the first newline; 0 when there is none. */
 size_t nst_tcp_find_newline(const nst_tcp *tcp);
-/* Lets go of received bytes and opens the window. */
-void nst_tcp_consume(nst_tcp *tcp, size_t length);
+/*
+** Received bytes were read. They are given back to lwIP, which opens the window, when the socket is taken up next;
+** true when that should not wait (nst_tcp_announce). Needs no entering.
+*/
+bool nst_tcp_consume(nst_tcp *tcp, size_t length);
 nst_error nst_tcp_shutdown(nst_tcp *tcp, bool receive, bool send);
 void nst_tcp_close(nst_tcp *tcp);
 void nst_tcp_abort(nst_tcp *tcp);
@@ -112,11 +117,15 @@ void nst_tcp_drop_received(nst_tcp *tcp, bool free_pbufs);
 /* Lays the connection on lwIP's list and takes it off again, which also notes what changed. */
 void nst_tcp_take_up(nst_tcp *tcp);
 void nst_tcp_put_down(nst_stack *stack);
+/* Gives what was read back to lwIP now. */
+void nst_tcp_announce(nst_tcp *tcp);
 /* Lets the connection send what it can (there is room again). */
 void nst_tcp_output(nst_tcp *tcp);
 /* The connection with these addresses, or NULL. */
 nst_tcp *nst_tcp_find(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port, const ip_addr_t *remote_host,
                       uint16_t remote_port);
+/* No segment finds the connection any more. */
+void nst_tcp_leave_table(nst_tcp *tcp);
 /* Makes the pcb this socket's. A connection's addresses must be set: it is entered in the table. false: no memory. */
 bool nst_tcp_attach_pcb(nst_tcp *tcp, struct tcp_pcb *pcb);
 /* Connections from addresses that are no longer ours are aborted. */

@@ -54,18 +54,34 @@ uint32_t nst_tcp_isn(const struct ip_addr *local_ip, uint16_t local_port, const 
   return (uint32_t)nst_siphash(key, tuple.bytes, length + 4) + (uint32_t)(stack->now / 4000) + stack->isn_offset;
 }
 
+static bool has_addresses(const nst_tcp *tcp, const ip_addr_t *local_host, uint16_t local_port,
+                          const ip_addr_t *remote_host, uint16_t remote_port) {
+  return tcp->local_port == local_port && tcp->remote_port == remote_port &&
+         ip_addr_eq(&tcp->local_host, local_host) && ip_addr_eq(&tcp->remote_host, remote_host);
+}
+
 nst_tcp *nst_tcp_find(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port, const ip_addr_t *remote_host,
                       uint16_t remote_port) {
-  uint64_t hash = hash_of(stack, local_host, local_port, remote_host, remote_port);
   nst_node *node;
+  uint64_t hash;
+  if (stack->recent && has_addresses(stack->recent, local_host, local_port, remote_host, remote_port)) {
+    return stack->recent;
+  }
+  hash = hash_of(stack, local_host, local_port, remote_host, remote_port);
   for (node = nst_table_bucket(&stack->connections, hash); node; node = node->next) {
     nst_tcp *tcp = nst_holder(node, nst_tcp, node);
-    if (node->hash == hash && tcp->local_port == local_port && tcp->remote_port == remote_port &&
-        ip_addr_eq(&tcp->local_host, local_host) && ip_addr_eq(&tcp->remote_host, remote_host)) {
+    if (node->hash == hash && has_addresses(tcp, local_host, local_port, remote_host, remote_port)) {
+      stack->recent = tcp;
       return tcp;
     }
   }
   return NULL;
+}
+
+void nst_tcp_leave_table(nst_tcp *tcp) {
+  nst_stack *stack = tcp->socket.stack;
+  if (stack->recent == tcp) stack->recent = NULL;
+  nst_table_remove(&stack->connections, &tcp->node);
 }
 
 static nst_tcp *socket_of(const struct tcp_pcb *pcb) {
@@ -201,6 +217,23 @@ bool nst_tcp_attach_pcb(nst_tcp *tcp, struct tcp_pcb *pcb) {
 
 /* ---- on and off lwIP's lists ---- */
 
+/* Gives back what was read: the pbufs are freed, the window opens. */
+static void give_back(nst_tcp *tcp) {
+  size_t length = tcp->unannounced;
+  while (tcp->received && tcp->received->len <= tcp->consumed) {
+    struct pbuf *p = tcp->received;
+    tcp->consumed -= p->len;
+    tcp->received = p->next;
+    p->next = NULL;
+    p->tot_len = p->len;
+    pbuf_free(p);
+  }
+  if (tcp->received == NULL) tcp->received_last = NULL;
+  tcp->unannounced = 0;
+  tcp->reads = 0;
+  if (tcp->pcb) recved(tcp->pcb, length);
+}
+
 void nst_tcp_take_up(nst_tcp *tcp) {
   struct tcp_pcb *pcb = tcp->pcb;
   if (pcb == NULL || pcb->state == CLOSED) return;
@@ -212,6 +245,17 @@ void nst_tcp_take_up(nst_tcp *tcp) {
   if (pcb->state == TIME_WAIT) tcp_tw_pcbs = pcb;
   else tcp_active_pcbs = pcb;
   nst_tcp_timers_before(tcp);
+  if (tcp->reads > 0) give_back(tcp);
+}
+
+void nst_tcp_announce(nst_tcp *tcp) {
+  if (tcp->reads == 0) return;
+  if (tcp->pcb) {
+    nst_tcp_take_up(tcp);
+    nst_tcp_put_down(tcp->socket.stack);
+  } else {
+    give_back(tcp);
+  }
 }
 
 static void settle(nst_tcp *tcp) {
@@ -232,6 +276,10 @@ static void settle(nst_tcp *tcp) {
     tcp->traced = pcb->state;
     nst_trace_state(stack, nst_tcp_state_name(tcp), &tcp->local_host, tcp->local_port, &tcp->remote_host,
                     tcp->remote_port);
+    if (pcb->state == FIN_WAIT_2) { /* lwIP counts from the last segment before the close, maybe long ago */
+      pcb->tmr = nst_stack_ticks(stack);
+      nst_tcp_timers_after(tcp);
+    }
     if (pcb->state == TIME_WAIT) {
       tcp->state_at = stack->now + TIME_WAIT_LASTS;
       nst_tcp_timers_after(tcp);
@@ -247,7 +295,7 @@ static void settle(nst_tcp *tcp) {
 static void finish(nst_tcp *tcp) {
   nst_stack *stack = tcp->socket.stack;
   nst_tcp_timers_stop(tcp);
-  nst_table_remove(&stack->connections, &tcp->node);
+  nst_tcp_leave_table(tcp);
   nst_list_remove(&tcp->socket.blocked);
   if (nst_list_linked(&tcp->waits)) {
     nst_list_remove(&tcp->waits);
@@ -366,17 +414,47 @@ static void drop(nst_stack *stack, struct pbuf *p, struct netif *input, const ch
   pbuf_free(p);
 }
 
+/*
+** What fills no buffer needs no window. By how much the window has to be wider, while lwIP looks at this segment, for
+** - a FIN that follows the last byte that fits: lwIP's senders count it no more than this does, but its receivers cut
+**   it off, so that it would be sent again and again until the reader goes on, or the sender gives up;
+** - a segment beyond the window (or at a closed one) that carries nothing but its ACK: lwIP would answer it, and with
+**   both windows closed the other side would answer that, for ever. RFC 9293 3.10.7.4 finds one at a closed window
+**   acceptable; those beyond come from a peer whose FIN lies there.
+*/
+static uint32_t wider(const nst_tcp *tcp, const struct tcp_hdr *header, size_t data_length) {
+  const struct tcp_pcb *pcb = tcp->pcb;
+  unsigned flags = TCPH_FLAGS(header) & (TCP_SYN | TCP_FIN | TCP_RST);
+  uint32_t edge = pcb->rcv_nxt + pcb->rcv_wnd, sequence = lwip_ntohl(header->seqno);
+  if (pcb->state < ESTABLISHED || pcb->state == TIME_WAIT) return 0;
+  if (flags == 0 && data_length == 0 && TCP_SEQ_GEQ(sequence, edge)) return sequence - edge + 1;
+  /* lwIP keeps room for one that is in order; one that has to wait for others would not fit in with them. */
+  if (flags == TCP_FIN && TCP_SEQ_LEQ(sequence, pcb->rcv_nxt) && sequence + (uint32_t)data_length == edge) return 1;
+  return 0;
+}
+
+static void input_widened(nst_tcp *tcp, struct pbuf *p, struct netif *input, uint32_t extra) {
+  struct tcp_pcb *pcb = tcp->pcb;
+  uint32_t expected = pcb->rcv_nxt;
+  pcb->rcv_wnd += extra;
+  tcp_input(p, input);
+  /* A FIN that was taken has used its part up. */
+  if (tcp->pcb == pcb && pcb->rcv_nxt == expected) pcb->rcv_wnd -= extra;
+}
+
 void __wrap_tcp_input(struct pbuf *p, struct netif *input);
 
 /* ip4.c and ip6.c call this in place of tcp_input: p starts with the TCP header. */
 void __wrap_tcp_input(struct pbuf *p, struct netif *input) {
   nst_stack *stack = nst_current();
+  nst_tcp *tcp = NULL;
+  uint32_t extra = 0;
   if (p->len >= TCP_HLEN) {
     const struct tcp_hdr *header = p->payload;
     size_t header_length = TCPH_HDRLEN_BYTES(header);
     unsigned flags = TCPH_FLAGS(header);
     uint16_t local_port = lwip_ntohs(header->dest), remote_port = lwip_ntohs(header->src);
-    nst_tcp *tcp = nst_tcp_find(stack, ip_current_dest_addr(), local_port, ip_current_src_addr(), remote_port);
+    tcp = nst_tcp_find(stack, ip_current_dest_addr(), local_port, ip_current_src_addr(), remote_port);
     if (header_length > TCP_HLEN && header_length <= p->len &&
         !options_sound(stack, (const uint8_t *)(header + 1), header_length - TCP_HLEN)) {
       drop(stack, p, input, "TCP options");
@@ -395,8 +473,10 @@ void __wrap_tcp_input(struct pbuf *p, struct netif *input) {
         return;
       }
     }
+    if (tcp && !tcp->listening && header_length <= p->tot_len) extra = wider(tcp, header, p->tot_len - header_length);
     if (tcp) nst_tcp_take_up(tcp);
   }
-  tcp_input(p, input);
+  if (extra > 0) input_widened(tcp, p, input, extra);
+  else tcp_input(p, input);
   nst_tcp_put_down(stack);
 }

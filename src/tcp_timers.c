@@ -92,6 +92,8 @@ static void update_retransmission(nst_tcp *tcp) {
     }
     tcp->rto = rto_of(tcp);
   }
+  /* Karn's algorithm, RFC 6298 (3): lwIP begins to time what it sends again. */
+  if (pcb->nrtx > 0 || (pcb->flags & (TF_RTO | TF_INFR))) pcb->rttest = 0;
   if (pcb->rttest != 0 && (tcp->timed_before == 0 || pcb->rtseq != tcp->timed_sequence_before)) {
     tcp->sample_start = now;
   }
@@ -125,6 +127,7 @@ void nst_tcp_timers_after(nst_tcp *tcp) {
     schedule(tcp);
     return;
   }
+  if (pcb->state == FIN_WAIT_2) tcp->give_up_at = NST_NEVER; /* linger: all was acknowledged in time */
   update_retransmission(tcp);
   if (pcb->persist_backoff == 0) {
     tcp->persist_at = NST_NEVER;
@@ -145,13 +148,33 @@ void nst_tcp_timers_after(nst_tcp *tcp) {
     tcp->keepalive_at = NST_NEVER;
   }
   if (pcb->state == SYN_RCVD) tcp->state_at = from_ticks(tcp, pcb->tmr, TCP_SYN_RCVD_TIMEOUT);
-  else if (pcb->state == LAST_ACK) tcp->state_at = from_ticks(tcp, pcb->tmr, 2 * TCP_MSL);
   else if (pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED)) {
     tcp->state_at = from_ticks(tcp, pcb->tmr, TCP_FIN_WAIT_TIMEOUT);
   } else {
     tcp->state_at = NST_NEVER;
   }
   schedule(tcp);
+}
+
+/*
+** lwIP's slow tick, which is wrong in two places.
+** When a probe is due and the window is not quite closed, lwIP splits the first unsent segment, but leaves a FIN on its
+** first part (tcp_split_unsent_seg only adds flags): the peer would take the rest for what comes after the end. So the
+** FIN, which is on the last segment or on none, stands aside meanwhile; the part that does not fit stays to get it back.
+*/
+static void slow_tick(nst_tcp *tcp) {
+  struct tcp_pcb *pcb = tcp->pcb;
+  struct tcp_seg *last = pcb->unsent;
+  bool splits = pcb->persist_backoff > 0 && last && pcb->snd_wnd > 0 && last->len > pcb->snd_wnd;
+  bool fin = splits && (TCPH_FLAGS(last->tcphdr) & TCP_FIN);
+  /* lwIP would end it two minutes after the close, with data still on its way. Retransmission gives up by itself. */
+  if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;
+  if (fin) TCPH_UNSET_FLAG(last->tcphdr, TCP_FIN);
+  tcp_slowtmr();
+  if (!fin || tcp->pcb == NULL) return;
+  last = pcb->unsent;
+  while (last->next) last = last->next;
+  TCPH_SET_FLAG(last->tcphdr, TCP_FIN);
 }
 
 static void fire(nst_tcp *tcp) {
@@ -169,11 +192,10 @@ static void fire(nst_tcp *tcp) {
     if (tcp->connecting) {
       tcp->error = NST_TIMEOUT;
       tcp_abandon(pcb, 0); /* nobody has answered: there is nobody to tell */
+      nst_tcp_put_down(stack);
     } else {
-      tcp->aborting = true; /* linger's time is over */
-      tcp_abort(pcb);
+      nst_tcp_abort(tcp); /* linger's time is over */
     }
-    nst_tcp_put_down(stack);
     return;
   }
   if (tcp->ack_at <= now) {
@@ -193,7 +215,7 @@ static void fire(nst_tcp *tcp) {
     tick = true;
   }
   if (tcp->keepalive_at <= now || tcp->state_at <= now) tick = true;
-  if (tick) tcp_slowtmr(); /* it adds a tick, which turns its "more than so long" into "so long" */
+  if (tick) slow_tick(tcp); /* it adds a tick, which turns its "more than so long" into "so long" */
   tcp_ticks = nst_stack_ticks(stack);
   nst_tcp_put_down(stack);
 }

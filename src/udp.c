@@ -66,9 +66,27 @@ static bool same_family(const nst_udp *udp, const ip_addr_t *host) {
   return udp->pcb == NULL || IP_IS_ANY_TYPE_VAL(*bound) || IP_GET_TYPE(bound) == IP_GET_TYPE(host);
 }
 
+/* Where datagrams to `host` leave, and the address they come from. */
+static nst_error find_way(const nst_udp *udp, const ip_addr_t *host, struct netif **netif, ip_addr_t *source) {
+  const ip_addr_t *bound = &udp->pcb->local_ip, *from = bound;
+  *netif = nst_route_find(udp->socket.stack, ip_addr_isany(bound) ? NULL : bound, host);
+  if (*netif == NULL) return NST_NO_ROUTE;
+  if (ip_addr_isany(bound)) from = ip_netif_get_local_ip(*netif, host);
+  if (from == NULL || ip_addr_isany(from)) return NST_NO_ROUTE;
+  *source = *from;
+  return NST_OK;
+}
+
+static bool may_send_to(const nst_udp *udp, struct netif *netif, const ip_addr_t *host) {
+  return udp->broadcast || IP_IS_V6(host) || !ip4_addr_isbroadcast(ip_2_ip4(host), netif);
+}
+
 nst_error nst_udp_connect(nst_udp *udp, const ip_addr_t *host, uint16_t port) {
+  struct netif *netif;
+  ip_addr_t source;
   nst_error error = ensure_bound(udp);
   if (error != NST_OK) return error;
+  udp->pcb->local_ip = udp->socket.binding.host;
   if (host == NULL) {
     udp->connected = false;
     udp->pcb->flags &= (u8_t)~UDP_FLAGS_CONNECTED;
@@ -76,9 +94,13 @@ nst_error nst_udp_connect(nst_udp *udp, const ip_addr_t *host, uint16_t port) {
     return NST_OK;
   }
   if (!same_family(udp, host)) return NST_WRONG_IP_VERSION;
+  error = find_way(udp, host, &netif, &source);
+  if (error != NST_OK) return error;
+  if (!may_send_to(udp, netif, host)) return NST_PERMISSION_DENIED;
   udp->connected = true;
   udp->remote_host = *host;
   udp->remote_port = port;
+  udp->pcb->local_ip = source; /* from now on it is heard only there, as with BSD's connect */
   udp->pcb->flags |= UDP_FLAGS_CONNECTED;
   udp->pcb->remote_ip = *host;
   udp->pcb->remote_port = port;
@@ -102,8 +124,7 @@ static nst_error output(nst_udp *udp, struct netif *netif, const ip_addr_t *sour
 }
 
 nst_error nst_udp_send(nst_udp *udp, const ip_addr_t *host, uint16_t port, const void *data, size_t length) {
-  nst_stack *stack = udp->socket.stack;
-  const ip_addr_t *source;
+  ip_addr_t source;
   nst_interface *interface;
   struct netif *netif;
   nst_error error = udp->error;
@@ -121,21 +142,16 @@ nst_error nst_udp_send(nst_udp *udp, const ip_addr_t *host, uint16_t port, const
   error = ensure_bound(udp);
   if (error != NST_OK) return error;
   if (!same_family(udp, host)) return NST_WRONG_IP_VERSION;
-  if (!IP_IS_V6(host) && ip4_addr_get_u32(ip_2_ip4(host)) == IPADDR_BROADCAST && !udp->broadcast) {
-    return NST_PERMISSION_DENIED;
-  }
-  source = &udp->pcb->local_ip;
-  netif = nst_route_find(stack, ip_addr_isany(source) ? NULL : source, host);
-  if (netif == NULL) return NST_NO_ROUTE;
-  if (ip_addr_isany(source)) source = ip_netif_get_local_ip(netif, host);
-  if (source == NULL || ip_addr_isany(source)) return NST_NO_ROUTE;
+  error = find_way(udp, host, &netif, &source);
+  if (error != NST_OK) return error;
+  if (!may_send_to(udp, netif, host)) return NST_PERMISSION_DENIED;
   interface = nst_interface_of(netif);
   if (udp->dont_fragment && length + 8u + (IP_IS_V6(host) ? 40u : 20u) > interface->mtu) return NST_MESSAGE_TOO_LONG;
   if (!nst_interface_has_room(interface)) {
     nst_interface_block(interface, &udp->socket);
     return NST_WOULDBLOCK;
   }
-  return output(udp, netif, source, host, port, data, length);
+  return output(udp, netif, &source, host, port, data, length);
 }
 
 nst_error nst_udp_readable(nst_udp *udp) {

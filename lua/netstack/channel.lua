@@ -10,16 +10,8 @@ local udp = require "netstack.udp"
 local wait = scheduler.wait
 
 ---@class netstack.channel
----@field submit fun(self, op: string, args: table): netstack.ticket|nil, string?
----@field post fun(self, op: string, args: table): integer|nil, string?
----@field close fun(self): integer
 local Channel = core.classes.channel
-local submit = Channel.submit
-
----@class netstack.ticket
----@field done fun(self): boolean
----@field result fun(self): table|nil, string?
----@field cancel fun(self): boolean
+local submit = Channel.submit_request
 
 --- Runs a command and waits for its answer, and for room in the channel before that.
 -- @tparam string op
@@ -34,10 +26,8 @@ function Channel:request(op, args)
   while not ticket and err == "full" do
     local room, why = self:room_ticket()
     if not room then return nil, why end
-    if not room:arm() then
-      local ok, reason = wait(room, nil, "room in the command channel")
-      if not ok then return nil, reason end
-    end
+    local ok, reason = wait(room, nil, "room in the command channel")
+    if not ok then return nil, reason end
     ticket, err = submit(self, op, args)
   end
   if not ticket then return nil, err end
@@ -56,35 +46,44 @@ local function stack_of(channel)
   return channel:stack()
 end
 
---- A TCP socket of the channel's stack. @treturn tcp|nil
+--- A TCP socket of the channel's stack.
+---@return netstack.tcp|nil, string?
 function Channel:tcp()
   local stack, err = stack_of(self)
   if not stack then return nil, err end
   return tcp.new(stack)
 end
 
---- A UDP socket of the channel's stack. @treturn udp|nil
+--- A UDP socket of the channel's stack.
+---@return netstack.udp|nil, string?
 function Channel:udp()
   local stack, err = stack_of(self)
   if not stack then return nil, err end
   return udp.new(stack)
 end
 
---- A raw socket of the channel's stack. @treturn raw|nil
+--- A raw socket of the channel's stack.
+---@param family "ipv4"|"ipv6"
+---@param protocol integer
+---@return netstack.raw|nil, string?
 function Channel:raw(family, protocol)
   local stack, err = stack_of(self)
   if not stack then return nil, err end
   return raw.new(stack, family, protocol)
 end
 
---- Connects, as `stack:connect`. @treturn tcp|nil
+--- Connects, as `stack:connect`.
+---@param ... any its arguments
+---@return netstack.tcp|nil, string?
 function Channel:connect(...)
   local stack, err = stack_of(self)
   if not stack then return nil, err end
   return stack:connect(...)
 end
 
---- Binds and listens, as `stack:bind`. @treturn tcp|nil
+--- Binds and listens, as `stack:bind`.
+---@param ... any its arguments
+---@return netstack.tcp|nil, string?
 function Channel:bind(...)
   local stack, err = stack_of(self)
   if not stack then return nil, err end

@@ -1,17 +1,22 @@
 --- Checks of what users give: options by a table of rules, and the errors that name what is wrong.
 -- @module netstack.check
 
+local core = require "netstack.core"
+
 local error, format, pairs, tostring, type = error, string.format, pairs, tostring, type
 
 local M = {}
 
---- Raises "bad argument #n to 'name' (why)" in the name of the function that the user called.
+-- Errors of arguments name the line of whoever called the library, however deep in it they are found.
+local folder = debug.getinfo(1, "S").source:match("^(.*[/\\])[^/\\]*$")
+if folder then core.library(folder) end
+
+--- Raises "bad argument #n to 'name' (why)" at the line that called the library.
 -- @tparam integer n not counting self
 -- @tparam string name
 -- @tparam string why
--- @tparam[opt=3] integer level 3 is the caller of the function that calls this
-function M.bad(n, name, why, level)
-  error(format("bad argument #%d to '%s' (%s)", n, name, why), level or 3)
+function M.bad(n, name, why)
+  error(format("%sbad argument #%d to '%s' (%s)", core.where(), n, name, why), 0)
 end
 
 --- A rule: an integer in a range.
@@ -49,7 +54,7 @@ end
 -- @treturn table options
 function M.options(options, rules, n, name)
   if options == nil then return {} end
-  if type(options) ~= "table" then M.bad(n, name, "table expected, got " .. type(options), 4) end
+  if type(options) ~= "table" then M.bad(n, name, "table expected, got " .. type(options)) end
   local wrong, why -- the first by name: an error does not depend on the order of pairs
   for key, value in pairs(options) do
     local text = tostring(key)
@@ -61,7 +66,7 @@ function M.options(options, rules, n, name)
       why = rule and "option '" .. text .. "': " .. complaint or complaint
     end
   end
-  if why then M.bad(n, name, why, 4) end
+  if why then M.bad(n, name, why) end
   return options
 end
 

@@ -9,13 +9,6 @@ local wait, deadline = scheduler.wait, scheduler.deadline
 local type = type
 
 ---@class netstack.device
----@field mtu fun(self): integer
----@field medium fun(self): "ip"|"ethernet"
----@field stats fun(self): table
----@field close fun(self): integer
----@field input fun(self, packet: string): integer|nil, string?
----@field rx_ready fun(self): boolean
----@field tx_ready fun(self): boolean
 local Device = core.classes.device
 local try_send, try_receive = Device.try_send, Device.try_receive
 
@@ -38,15 +31,16 @@ local function either(value, otherwise)
 end
 
 --- A pipe: two ends; what is sent into one comes out of the other.
--- @tparam[opt] table options `mtu` (1500), `medium` ("ip"), `capacity` in packets (1024; 0 is unbounded), `checksum` (false:
--- checksums are sent as zeros and not checked)
+-- @tparam[opt] table options `mtu` (1500), `medium` ("ip"), `capacity` in packets (1024; 0 is unbounded), `checksum`
+-- (false: checksums are sent as zeros and not checked)
 -- @treturn device
 -- @treturn device
 ---@param options? { mtu?: integer, medium?: "ip"|"ethernet", capacity?: integer, checksum?: boolean }
 ---@return netstack.device, netstack.device
 function M.pipe(options)
   options = check.options(options, pipe_options, 1, "pipe")
-  return core.pipe(options.mtu or 1500, options.medium or "ip", options.capacity or 1024, either(options.checksum, false))
+  local checksum = either(options.checksum, false)
+  return core.pipe(options.mtu or 1500, options.medium or "ip", options.capacity or 1024, checksum)
 end
 
 --- A device in Lua: `transmit` is called, outside lwIP, with each packet the attached stack sends; `device:input` feeds
@@ -66,7 +60,7 @@ end
 local function deadline_of(timeout, position, name)
   if timeout == nil then return false end
   if type(timeout) ~= "number" or timeout ~= timeout then
-    check.bad(position, name, "number expected, got " .. type(timeout), 4)
+    check.bad(position, name, "number expected, got " .. type(timeout))
   end
   if timeout <= 0 then return false end
   return deadline(timeout)
@@ -75,10 +69,7 @@ end
 local function await(device, side, limit)
   local ticket, err = device:wait_ticket(side)
   if not ticket then return nil, err end
-  if ticket:arm() then return 1 end
-  local ok, why = wait(ticket, limit, side == "read" and "a packet of a pipe" or "room in a pipe")
-  ticket:cancel()
-  return ok, why
+  return wait(ticket, limit, side == "read" and "a packet of a pipe" or "room in a pipe")
 end
 
 --- Puts a packet into an unattached end: the stack at the other end receives it.
@@ -96,7 +87,8 @@ function Device:send(packet, timeout)
     if not await(self, "write", limit) then break end
     ok, err = try_send(self, packet)
   end
-  return ok, err
+  if ok then return 1 end
+  return nil, err
 end
 
 --- Takes the next packet out of an unattached end: what the stack at the other end sent.
@@ -112,7 +104,8 @@ function Device:receive(timeout)
     if not await(self, "read", limit) then break end
     packet, err = try_receive(self)
   end
-  return packet, err
+  if packet then return packet end
+  return nil, err
 end
 
 return M

@@ -27,8 +27,10 @@ local M = {
 }
 
 --- Devices on the host's kernel are not built yet.
+-- @static
 -- @treturn nil
 -- @treturn string "not supported"
+---@return nil, string
 function M.tun()
   return nil, "not supported"
 end

@@ -12,10 +12,10 @@ local protected = require "netstack.protected"
 local report = require "netstack.report"
 local waiters = require "netstack.waiter"
 
-local core_drive, core_flush = core.drive, core.flush
+local core_step = core.step
 local collect, disarm, expire, make_ready, wake = waiters.collect, waiters.disarm, waiters.expire, waiters.make_ready,
   waiters.wake
-local give_id = waiters.give_id
+local give_id, take = waiters.give_id, waiters.take
 local resume, status, close = protected.resume, protected.status, protected.close
 local error, pcall, select, type = error, pcall, select, type
 local huge, min = math.huge, math.min
@@ -47,16 +47,16 @@ local DROPPED = M.DROPPED
 function M.new(clock, limit)
   local loop = {
     time = 0.0, -- seconds since it began; a float, so that integers cannot overflow
-    source = nil, -- what tells real time; nil: time jumps
+    source = false, -- what tells real time; false: time jumps
     base = 0, -- what `source` said at time 0
     adapts = clock == nil,
     limit = limit,
     timers = heap.new(),
     also = {}, -- the next waiter's number for the same ticket, by number
-    first = nil, last = nil, pushes = 0, -- ready waiters, linked by `link`
+    first = false, last = false, pushes = 0, -- ready waiters, linked by `link`
     oldest = nil, youngest = nil, count = 0, -- tasks that have not ended, linked by `younger` and `older`
     ordinary = 0, -- how many of them are not daemons
-    running = nil, -- the task being resumed
+    running = false, -- the task being resumed
     depth = 0, -- loops on the C stack, beside the first
     halted = false, -- it is over: each nested loop is left at once
     failed = false, failure = nil, -- why it is over, when that is an error
@@ -93,10 +93,10 @@ M.clock = read_clock
 --- Lets a default clock follow the devices: real while one has an fd. Time goes on without a jump.
 -- @tparam table loop
 local function adapt(loop)
-  if not loop.adapts or core.has_fd() == (loop.source ~= nil) then return end
+  if not loop.adapts or core.has_fd() == (loop.source ~= false) then return end
   local time = read_clock(loop)
   if loop.source then
-    loop.source = nil
+    loop.source = false
   else
     loop.source, loop.base = core.monotonic, core.monotonic() - time
   end
@@ -132,10 +132,10 @@ local function finish(loop, task, over)
   local older, younger = task.older, task.younger
   if older then older.younger = younger else loop.oldest = younger end
   if younger then younger.older = older else loop.youngest = older end
-  task.older, task.younger, task.args, task.ok, task.err, task.loop = nil, nil, nil, nil, nil, nil
+  task.older, task.younger, task.args, task.ok, task.err, task.loop = nil, nil, false, false, false, nil
   local joiners = task.joiners
   if joiners then
-    task.joiners = nil
+    task.joiners = false
     task.heirs = #joiners
     for i = 1, #joiners do
       local joiner = joiners[i]
@@ -167,12 +167,12 @@ function M.drop(loop, task)
   -- A joiner that has been woken by an error but has not taken it leaves the error to nobody.
   local failed = task.inherits
   if failed then
-    task.inherits = nil
+    task.inherits = false
     failed.heirs = failed.heirs - 1
     if failed.heirs == 0 and not failed.handled then fail(loop, failed.failure) end
   end
   -- One that drives in place is on the C stack and notices itself.
-  task.in_place = nil
+  task.in_place = false
   if status(task.thread) == "suspended" then close_task(loop, task) end
   return true
 end
@@ -181,12 +181,13 @@ end
 -- @tparam table loop
 function M.drop_all(loop)
   while loop.oldest do M.drop(loop, loop.oldest) end
-  loop.first, loop.last = nil, nil
+  loop.first, loop.last = false, false
 end
 
 -- Takes note of what a task did when it was resumed.
 local function settle(loop, task, ok, ...)
-  loop.running = nil
+  loop.running = false
+  if ok and (...) == PARKED and not task.over then return end
   if task.over then
     -- Dropped while it ran. What it raised on its way out has nobody to go to.
     if not ok and close then close(task.thread) end
@@ -259,18 +260,18 @@ local function turn(loop, goal)
     -- be answered before the server that it had spawned could listen.
     while task and (task.pushed <= mark or task.args) do
       local link = task.link
-      loop.first, task.link = link, nil
-      if not link then loop.last = nil end
+      loop.first, task.link = link, false
+      if not link then loop.last = false end
       if task.in_place then
-        task.in_place = nil
+        task.in_place = false
       elseif not task.over then
         loop.running = task
         local args = task.args
         if args then
-          task.args = nil
+          task.args = false
           settle(loop, task, resume(task.thread, unpack(args, 1, args.n)))
         else
-          settle(loop, task, resume(task.thread, task.ok, task.err))
+          settle(loop, task, resume(task.thread, task.ok or nil, task.err or nil))
         end
       end
       if loop.halted then return "halted" end
@@ -278,26 +279,36 @@ local function turn(loop, goal)
       task = loop.first
     end
 
-    local time = read_clock(loop)
+    local time = loop.source and read_clock(loop) or loop.time
     if loop.source and loop.limit and time > loop.limit then return "timeout" end
-    local next, more = core_drive(time)
     -- Lua devices and traces may have given the stacks work, or have waited, with all that entails.
-    if core_flush() then more = true end
+    local id, more, next, others = core_step(time)
+    if id then
+      idle = 0
+      local only = not others and not loop.first and take(loop, id)
+      if only then -- which is so for each message of a conversation: no need to queue
+        loop.running = only
+        settle(loop, only, resume(only.thread, 1))
+      else
+        collect(loop, id, others)
+      end
+    else
+      idle = idle + 1
+    end
     if loop.halted then return "halted" end
     if goal and take_goal(loop, goal) then return "done" end
 
-    idle = collect(loop) and 0 or idle + 1
     -- What arrives at the very time of a deadline is still in time. And in virtual time, where many things happen at
     -- the same instant, what one of them leads to comes before the next.
     local timer = loop.timers[1]
     if timer and timer.key <= time and (not more or loop.source) then
       -- This is no progress: the deadline may be that of a call which polls (`settimeout(0)`).
-      expire(loop, time, loop.source ~= nil)
+      expire(loop, time, loop.source ~= false)
       timer = loop.timers[1]
     end
 
     if loop.lingering and not goal and core.unsettled() == 0 then return "settled" end
-    if not more and (not loop.first or (idle > PATIENCE and not loop.source and (next or timer or loop.limit))) then
+    if not id and not more and (not loop.first or (idle > PATIENCE and not loop.source and (next or timer or loop.limit))) then
       idle = 0
       local outcome = advance(loop, next)
       if outcome then return outcome end
@@ -336,10 +347,10 @@ function M.drive(loop, waiter)
     error("waits where tasks cannot yield are nested too deep (netstack.pcall can be yielded through)", 0)
   end
   local running = loop.running
-  loop.running, loop.depth, waiter.in_place = nil, loop.depth + 1, true
+  loop.running, loop.depth, waiter.in_place = false, loop.depth + 1, true
   local ok, outcome = pcall(turn, loop, waiter)
   loop.running, loop.depth = running, loop.depth - 1
-  if ok and outcome == "done" and not waiter.over then return waiter.ok, waiter.err end
+  if ok and outcome == "done" and not waiter.over then return waiter.ok or nil, waiter.err or nil end
 
   local text
   if ok and outcome == "deadlock" then
@@ -347,12 +358,12 @@ function M.drive(loop, waiter)
   elseif ok and outcome == "timeout" then
     text = M.timeout_report(loop, waiter)
   end
-  waiter.in_place = nil
+  waiter.in_place = false
   abandon(loop, waiter)
   if text and outcome == "deadlock" then error(text, 0) end
   if loop.outside then
     -- There is no run that could be over: what a callback raised is the caller's.
-    loop.first, loop.last = nil, nil
+    loop.first, loop.last = false, false
     error(outcome, 0)
   end
   if text then

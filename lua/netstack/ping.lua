@@ -55,7 +55,8 @@ local families = {
 
 local rules = {
   timeout = function(value)
-    if type(value) ~= "number" or not (value >= 0) then return "seconds, 0 or more, expected" end
+    local fine = type(value) == "number" and value >= 0 -- NaN is not
+    if not fine then return "seconds, 0 or more, expected" end
   end,
   size = check.integer(0, 65000),
   ttl = check.integer(1, 255),
@@ -87,9 +88,10 @@ end
 -- @treturn string "timeout", "host unreachable", "no route", "host not found"
 function M.ping(stack, host, options)
   options = check.options(options, rules, 2, "ping")
-  if type(host) ~= "string" then check.bad(1, "ping", "string expected, got " .. type(host), 4) end
+  if type(host) ~= "string" then check.bad(1, "ping", "string expected, got " .. type(host)) end
   local address, unknown = names.resolve(stack, host)
   if not address then return nil, unknown end
+  if address == "*" then return nil, "invalid address" end
   local source, err = core.source_address(stack, address)
   if not source then return nil, err end
   local destination = core.parse_address(address:match("^[^%%]*"))

@@ -28,6 +28,9 @@ local M = {
 --- Whether this is PUC Lua 5.1, where no C function can be yielded through.
 M.lua51 = _VERSION == "Lua 5.1" and rawget(_G, "jit") == nil
 
+--- Whether the core can tell if a coroutine can yield (where Lua can).
+M.core_knows = isyieldable ~= nil
+
 -- On 5.1: the coroutine that made each coroutine of a protected call. Values are weak too: 5.1 has no ephemerons, and
 -- an outer coroutine refers to the inner one from its stack.
 local outer = setmetatable({}, { __mode = "kv" })

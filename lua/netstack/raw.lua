@@ -7,7 +7,7 @@ local sockets = require "netstack.socket"
 local wait_for, deadline_of = sockets.wait_for, sockets.deadline_of
 local try_send, try_receive = core.classes.raw.try_send, core.classes.raw.try_receive
 
----@class netstack.raw
+---@class netstack.raw: netstack.socket
 local Raw = {}
 local metatable = sockets.class("raw", Raw)
 
@@ -32,14 +32,16 @@ end
 function Raw:send(packet)
   local handle = self.handle
   local sent, err = try_send(handle, packet)
-  if sent or err ~= "wouldblock" then return sent, err end
+  if sent then return sent end
+  if err ~= "wouldblock" then return nil, err end
   local deadline = deadline_of(self)
   repeat
     local ok, why = wait_for(self, "write", deadline, "send")
     if not ok then return nil, why end
     sent, err = try_send(handle, packet)
   until sent or err ~= "wouldblock"
-  return sent, err
+  if sent then return sent end
+  return nil, err
 end
 
 --- Receives a copy of a matching packet, with its IP header, put together when it came in fragments.
@@ -51,6 +53,7 @@ end
 function Raw:receive(max)
   local handle = self.handle
   local packet, extra = try_receive(handle, max)
+  if packet and not extra then return packet end
   if packet or extra ~= "wouldblock" then return packet, extra end
   local deadline = deadline_of(self)
   repeat
@@ -58,11 +61,12 @@ function Raw:receive(max)
     if not ok then return nil, why end
     packet, extra = try_receive(handle, max)
   until packet or extra ~= "wouldblock"
+  if packet and not extra then return packet end
   return packet, extra
 end
 
---- @treturn integer 1
----@return integer
+--- Closes the socket.
+---@return integer # 1
 function Raw:close()
   return self.handle:close()
 end

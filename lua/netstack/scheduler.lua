@@ -17,7 +17,7 @@ local report = require "netstack.report"
 local tasks = require "netstack.task"
 local waiters = require "netstack.waiter"
 
-local can_yield, yield = protected.can_yield, protected.yield
+local can_yield, yield, core_knows = protected.can_yield, protected.yield, protected.core_knows
 local await_ticket, read_clock, drive = waiters.await_ticket, loops.clock, loops.drive
 local check_time, PARKED = tasks.check_time, loops.PARKED
 local error, format, pcall, tostring, type = error, string.format, pcall, tostring, type
@@ -195,7 +195,7 @@ local function wait_in_place(loop, task, arm, ...)
     spare = spare or waiters.new()
     waiter = spare
   end
-  if not waiter.over and arm(loop, waiter, ...) == false then return 1 end
+  if not waiter.over and arm(loop, waiter, ...) then return 1 end
   if task then return drive(loop, task) end
   spare = nil
   local ok, err = drive(loop, waiter)
@@ -210,18 +210,29 @@ end
 -- @tparam ?number deadline
 -- @tparam ?string|function what it waits for, in reports
 -- @treturn 1|nil 1, or nil and "timeout"
----@param ticket netstack.Ticket
+---@param ticket netstack.ticket
 ---@param deadline? number
 ---@param what? string|fun(): string
 ---@return 1|nil ok
 ---@return string? err
 function M.wait(ticket, deadline, what)
-  if installed then return installed(ticket, deadline) end
+  if installed then
+    if type(ticket) == "userdata" and ticket:arm() then return 1 end
+    return installed(ticket, deadline)
+  end
   local loop = current
   if not loop then return wait_in_place(outside(), nil, await_ticket, ticket, deadline, what) end
   local task = loop.running
-  if task and can_yield(task.thread) then
-    if not task.over and not await_ticket(loop, task, ticket, deadline, what) then return 1 end
+  if task and not task.over then
+    if core_knows then -- which saves asking twice in the path that every message takes
+      local done = await_ticket(loop, task, ticket, deadline, what, task.thread)
+      if done == nil then return yield(PARKED) end
+      if done then return 1 end
+    elseif can_yield(task.thread) then
+      if await_ticket(loop, task, ticket, deadline, what) then return 1 end
+      return yield(PARKED)
+    end
+  elseif task and can_yield(task.thread) then
     return yield(PARKED)
   end
   return wait_in_place(loop, task, await_ticket, ticket, deadline, what)
@@ -242,7 +253,7 @@ function M.sleep(seconds)
   if not task or not can_yield(task.thread) then return (wait_in_place(loop, task, waiters.await_time, deadline)) end
   if not task.over then
     if seconds == 0 then
-      task.ok, task.err = 1, nil
+      task.ok, task.err = 1, false
       if task.waits then waiters.disarm(loop, task) end
       waiters.make_ready(loop, task)
     else
@@ -256,13 +267,20 @@ end
 -- `netstack.now()` has reached the deadline. nil gives the waiting back to run.
 -- @tparam ?function fn
 -- @treturn ?function the one it replaces
----@param fn? fun(ticket: netstack.Ticket, deadline: number?): 1|nil, string?
+---@param fn? fun(ticket: netstack.ticket, deadline: number?): 1|nil, string?
 ---@return function? previous
 function M.waiting(fn)
   if fn ~= nil and type(fn) ~= "function" then bad(1, "waiting", "function or nil expected, got " .. type(fn)) end
   local previous = installed
   installed = fn
   return previous
+end
+
+--- The task that is running.
+-- @treturn ?netstack.Task nil outside of tasks
+---@return netstack.Task?
+function M.running()
+  return current and current.running
 end
 
 --- Tells one run from another. @treturn table|nil

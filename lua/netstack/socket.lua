@@ -1,5 +1,5 @@
---- What TCP, UDP and raw sockets have in common in Lua: a table over a handle of the core, its timeouts, and the one way
--- in which a method waits.
+--- What TCP, UDP and raw sockets have in common in Lua: a table over a handle of the core, its timeouts, and the one
+-- way in which a method waits.
 -- @module netstack.socket
 
 local core = require "netstack.core"
@@ -7,7 +7,6 @@ local names = require "netstack.names"
 local scheduler = require "netstack.scheduler"
 
 local wait, deadline, now = scheduler.wait, scheduler.deadline, scheduler.now
-local ticket_arm = core.classes.ticket.arm
 local error, getmetatable, setmetatable, tostring, type = error, getmetatable, setmetatable, tostring, type
 
 local M = {}
@@ -15,25 +14,21 @@ local M = {}
 --- Waits until the socket can be read or written; the caller then tries again.
 -- @tparam table self
 -- @tparam string side "read" or "write"
--- @tparam number|nil absolute deadline
+-- @tparam number|nil limit the absolute deadline
 -- @tparam string what for reports
 -- @treturn integer|nil 1
 -- @treturn string "timeout", ...
 function M.wait_for(self, side, limit, what)
   local ticket = self[side]
-  local armed = ticket and ticket_arm(ticket)
-  if armed == nil then -- none yet, or another task waits with it
+  if not ticket then
     local err
     ticket, err = core.wait_ticket(self.handle, side)
     if not ticket then return nil, err end
     self[side] = ticket
-    armed = ticket_arm(ticket)
   end
-  if armed then return 1 end
   local ok, err = wait(ticket, limit, what)
-  if ok then return 1 end
-  ticket:cancel()
-  return nil, err
+  if ok and self.aborted then return nil, "connection aborted" end
+  return ok, err
 end
 
 --- When a wait that begins now must end; nil: never.
@@ -43,7 +38,14 @@ function M.deadline_of(self)
   return deadline(block and (total and total < block and total or block) or total)
 end
 
-local function settimeout(self, seconds, mode)
+---@class netstack.socket
+local Socket = {}
+
+--- Sets how long calls may wait.
+---@param seconds? number nil or negative: for ever; 0: not at all
+---@param mode? "b"|"t" each wait of a call (the default), or the call as a whole
+---@return integer # 1
+function Socket:settimeout(seconds, mode)
   if seconds ~= nil and (type(seconds) ~= "number" or seconds ~= seconds) then
     error("bad argument #1 to 'settimeout' (number expected, got " .. type(seconds) .. ")", 2)
   end
@@ -58,7 +60,10 @@ local function settimeout(self, seconds, mode)
   return 1
 end
 
-local function gettimeout(self)
+--- The timeouts.
+---@return number|nil # of each wait
+---@return number|nil # of a whole call
+function Socket:gettimeout()
   return self.block, self.total
 end
 
@@ -67,9 +72,8 @@ end
 -- @tparam table methods
 -- @treturn table metatable
 function M.class(name, methods)
-  --- Sets how long calls may wait: each wait ("b") or the whole call ("t"); nil or negative: for ever.
-  methods.settimeout = settimeout
-  methods.gettimeout = gettimeout
+  methods.settimeout = Socket.settimeout
+  methods.gettimeout = Socket.gettimeout
   return {
     __index = methods,
     __name = "netstack." .. name,
@@ -102,16 +106,6 @@ function M.weak(stack)
     references[stack] = reference
   end
   return reference
-end
-
---- Adds methods that are the handle's own.
-function M.delegate(methods, ...)
-  for _, name in ipairs { ... } do
-    methods[name] = function(self, ...)
-      local handle = self.handle
-      return handle[name](handle, ...)
-    end
-  end
 end
 
 --- The address of a host that a user named.

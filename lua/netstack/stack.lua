@@ -15,18 +15,6 @@ local udp = require "netstack.udp"
 local type = type
 
 ---@class netstack.stack
----@field poll fun(self, now: number): boolean|nil, (number|string)?
----@field poll_delay fun(self, now: number): number|nil, string?
----@field process_commands fun(self, max?: integer): integer|nil, string?
----@field on_wake fun(self, fn: function|nil): integer|nil, string?
----@field trace fun(self, fn: function|nil): integer|nil, string?
----@field stats fun(self): table|nil, string?
----@field sockets fun(self): table|nil, string?
----@field close fun(self): integer
----@field name fun(self): string|nil, string?
----@field pollfd fun(self): integer|nil, string?
----@field events fun(self): string|nil, string?
----@field timeout fun(self): number|nil, string?
 local Stack = core.classes.stack
 
 local M = {}
@@ -145,20 +133,14 @@ function Stack:attach(dev, opts)
 end
 
 ---@class netstack.interface
----@field set_addresses fun(self, list: string[]): integer|nil, string?
----@field addresses fun(self): string[]|nil, string?
----@field up fun(self): integer|nil, string?
----@field down fun(self): integer|nil, string?
----@field is_up fun(self): boolean|nil, string?
----@field stats fun(self): table|nil, string?
----@field detach fun(self): integer|nil, string?
 local Interface = core.classes.interface
 
 --- Sets the default gateway of the address's family; nil takes both away.
--- @tparam interface self
 -- @tparam string|nil address
 -- @treturn integer|nil 1
 -- @treturn string "invalid address", "no route" (the address is on no prefix of the interface's stack)
+---@param address string|nil
+---@return integer|nil, string?
 function Interface:set_gateway(address)
   if address ~= nil and type(address) ~= "string" then
     check.bad(1, "set_gateway", "string or nil expected, got " .. type(address))
@@ -196,23 +178,38 @@ function Stack:addresses()
 end
 
 --- Adds a route, or replaces that of an equal prefix.
+-- @function Stack:add_route
 -- @tparam string prefix
 -- @tparam string|interface via a gateway's address, or an interface
+-- @treturn integer|nil 1
+-- @treturn string "invalid address", "no route" (the gateway is on no prefix of the stack), "wrong ip version"
 Stack.add_route = core.add_route
+
+--- Takes a route away.
+-- @function Stack:remove_route
+-- @tparam string prefix
+-- @treturn integer|nil 1
+-- @treturn string "no route" (there was none), "invalid address"
 Stack.remove_route = core.remove_route
+
+--- The routes, the longest prefix first, those that follow from addresses included.
+-- @function Stack:routes
+-- @treturn {table,...}|nil each with `prefix`, `interface` (its name) and, if there is one, `gateway`
 Stack.routes = core.routes
 
 --- A command channel; it does not keep the stack alive.
+-- @function Stack:channel
 -- @treturn channel|nil
+-- @treturn string "closed"
 Stack.channel = core.channel
 
---- A new TCP socket. @treturn tcp|nil
+--- A new TCP socket.
 ---@return netstack.tcp|nil, string?
 function Stack:tcp()
   return tcp.new(self)
 end
 
---- A new UDP socket. @treturn udp|nil
+--- A new UDP socket.
 ---@return netstack.udp|nil, string?
 function Stack:udp()
   return udp.new(self)
@@ -236,6 +233,10 @@ end
 -- @tparam[opt] integer local_port
 -- @treturn tcp|nil
 -- @treturn string error
+---@param host string
+---@param port integer
+---@param local_host? string
+---@param local_port? integer
 ---@return netstack.tcp|nil, string?
 function Stack:connect(host, port, local_host, local_port)
   local socket, err = tcp.new(self)
@@ -256,6 +257,9 @@ end
 -- @tparam[opt=32] integer backlog
 -- @treturn tcp|nil
 -- @treturn string error
+---@param host string
+---@param port integer
+---@param backlog? integer
 ---@return netstack.tcp|nil, string?
 function Stack:bind(host, port, backlog)
   local socket, err = tcp.new(self)
@@ -268,8 +272,11 @@ function Stack:bind(host, port, backlog)
   return nil, why
 end
 
---- Sends an ICMP echo request and waits for the answer: see `netstack.ping`.
----@return number|nil, string?
+--- Sends an ICMP echo request and waits for the answer.
+---@param host string address or name
+---@param options? { timeout?: number, size?: integer, ttl?: integer } seconds (1), bytes of data (56), 64
+---@return number|nil # round-trip time in seconds
+---@return string? # "timeout", "host unreachable", "no route", "host not found"
 function Stack:ping(host, options)
   if not core.is_open(self) then return nil, "closed" end
   return ping.ping(self, host, options)
@@ -279,18 +286,20 @@ end
 -- @tparam string name
 -- @treturn string|nil
 -- @treturn string "host not found"
+---@param name string
 ---@return string|nil, string?
 function Stack:resolve(name)
   if not core.is_open(self) then return nil, "closed" end
   if type(name) ~= "string" then check.bad(1, "resolve", "string expected, got " .. type(name)) end
   local address = names.resolve(self, name)
   if not address or name == "*" then return nil, "host not found" end
-  return core.parse_address(address:match("^[^%%]*")) and address or nil, "host not found"
+  if not core.parse_address(address:match("^[^%%]*")) then return nil, "host not found" end
+  return address
 end
 
 -- Two stacks joined by a pipe share all of their config but what must differ.
 local function config_of(config, n)
-  if config ~= nil and type(config) ~= "table" then check.bad(1, "pair", "table expected, got " .. type(config), 4) end
+  if config ~= nil and type(config) ~= "table" then check.bad(1, "pair", "table expected, got " .. type(config)) end
   local copy = {}
   for key, value in pairs(config or {}) do copy[key] = value end
   if copy.name then copy.name = copy.name .. n end
@@ -309,6 +318,8 @@ end
 -- @tparam[opt] table pipe_opts of the pipe; its mtu defaults to that of the config
 -- @treturn stack|nil
 -- @treturn stack|string
+---@param config? table
+---@param pipe_opts? { mtu?: integer, medium?: "ip"|"ethernet", capacity?: integer, checksum?: boolean }
 ---@return netstack.stack|nil, netstack.stack|string
 function M.pair(config, pipe_opts)
   local options = {}
@@ -330,6 +341,7 @@ end
 -- @tparam[opt] table config
 -- @treturn stack|nil
 -- @treturn device|string
+---@param config? table
 ---@return netstack.stack|nil, netstack.device|string
 function M.piped(config)
   local stack, err = M.new(config)

@@ -44,7 +44,7 @@ function M.new(loop, daemon, level, fn, ...)
   if protected.lua51 and getinfo(fn, "S").what == "C" then body = function(...) return fn(...) end end
   local number = loop.count + 1
   loop.count = number
-  local task = setmetatable({
+  local task = setmetatable(waiters.fields {
     number = number, -- in its run, from 1
     file = here.short_src,
     line = here.currentline,
@@ -52,13 +52,13 @@ function M.new(loop, daemon, level, fn, ...)
     loop = loop, -- nil once it has ended
     thread = create(body),
     args = n > 0 and { n = n, ... } or NO_ARGS, -- nil once it has started
-    over = nil, -- "returned", "failed" or "cancelled"
-    results = nil, -- what fn returned, with the count in n; nil for nothing
+    over = false, -- "returned", "failed" or "cancelled"
+    results = false, -- what fn returned, with the count in n; nil for nothing
     failure = nil, -- what fn raised
     handled = false, -- whether a join raised that
-    joiners = nil, -- waiters, in the order in which they came
+    joiners = false, -- waiters, in the order in which they came
     heirs = 0, -- joiners woken by its failure that have not raised it yet
-    inherits = nil, -- the failed task it was woken by and has not raised the error of
+    inherits = false, -- the failed task it was woken by and has not raised the error of
   }, mt)
   loops.add(loop, task)
   return task
@@ -110,7 +110,7 @@ function methods:join(timeout)
     ok, err = loops.drive(loop, waiter)
     if not joiner then waiters.give_id(waiter) end
   end
-  if joiner then joiner.inherits = nil end
+  if joiner then joiner.inherits = false end
   if not ok then return nil, err end
   return outcome(self)
 end

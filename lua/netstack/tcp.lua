@@ -9,7 +9,7 @@ local sockets = require "netstack.socket"
 local wait_for, deadline_of = sockets.wait_for, sockets.deadline_of
 local concat, type, error, tonumber = table.concat, type, error, tonumber
 
----@class netstack.tcp
+---@class netstack.tcp: netstack.socket
 local Tcp = {}
 local handle_methods = core.classes.tcp
 local try_send, try_receive, try_receive_line = handle_methods.try_send, handle_methods.try_receive,
@@ -79,7 +79,7 @@ end
 -- Waits until the attempt that is under way has an outcome.
 local function finish_connect(self)
   local handle, deadline = self.handle, deadline_of(self)
-  self.connecting = true
+  self.connecting = scheduler.running() or true
   local ok, err = try_connected(handle)
   while not ok and err == "wouldblock" do
     local woken, why = wait_for(self, "write", deadline, "connect")
@@ -90,7 +90,8 @@ local function finish_connect(self)
     ok, err = try_connected(handle)
   end
   self.connecting = false
-  return ok, err
+  if ok then return 1 end
+  return nil, err
 end
 
 --- Connects to a peer. Without a timeout an attempt that nobody answers ends after 75 seconds; after a timeout of the
@@ -104,11 +105,13 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Tcp:connect(host, port)
-  if self.connecting then return nil, "in progress" end
+  local waits = self.connecting -- a task that was cancelled waits no more, but could not say so
+  if waits and (waits == true or not waits.over) then return nil, "in progress" end
   local address, why = sockets.resolve(self, host, 1, "connect")
   if not address then return nil, why end
   local ok, err = try_connect(self.handle, address, port)
-  if ok or err ~= "wouldblock" then return ok, err end
+  if ok then return 1 end
+  if err ~= "wouldblock" then return nil, err end
   return finish_connect(self)
 end
 
@@ -150,42 +153,48 @@ function Tcp:receive_some(max)
   end
   local handle = self.handle
   local data, err = try_receive(handle, max)
-  if data or err ~= "wouldblock" then return data, err end
+  if data then return data end
+  if err ~= "wouldblock" then return nil, err end
   local deadline = deadline_of(self)
   repeat
     local ok, why = wait_for(self, "read", deadline, "receive")
     if not ok then return nil, why end
     data, err = try_receive(handle, max)
   until data or err ~= "wouldblock"
-  return data, err
+  if data then return data end
+  return nil, err
 end
 
--- Exactly `count` bytes.
+-- Exactly `count` bytes. What comes at once is the string that is returned; only pieces make a table.
 local function receive_count(self, count, prefix)
+  local parts, n, deadline
   if prefix then
     count = count - #prefix
     if count <= 0 then return prefix end
+    parts, n = { prefix }, 1
   elseif count == 0 then
     return ""
   end
   local handle = self.handle
-  local data, err = try_receive(handle, count)
-  if data and #data == count and not prefix then return data end
-  local parts, n, deadline = { prefix or "" }, 1, nil
   while true do
+    local data, err = try_receive(handle, count)
     if data then
+      if #data == count then
+        if not parts then return data end
+        parts[n + 1] = data
+        return concat(parts)
+      end
+      if not parts then parts, n = {}, 0 end
       n = n + 1
       parts[n] = data
       count = count - #data
-      if count == 0 then return concat(parts) end
     elseif err == "wouldblock" then
       deadline = deadline or deadline_of(self)
       local ok, why = wait_for(self, "read", deadline, "receive")
-      if not ok then return nil, why, concat(parts) end
+      if not ok then return nil, why, parts and concat(parts) or "" end
     else
-      return nil, err, concat(parts)
+      return nil, err, parts and concat(parts) or ""
     end
-    data, err = try_receive(handle, count)
   end
 end
 
@@ -292,6 +301,7 @@ end
 -- @treturn integer 1
 ---@return integer
 function Tcp:abort()
+  self.aborted = true -- for those who wait
   return self.handle:abort()
 end
 
@@ -303,6 +313,53 @@ function Tcp:info()
   return self.handle:info()
 end
 
-sockets.delegate(Tcp, "getsockname", "getpeername", "getstats", "dirty", "setoption", "getoption")
+--- The local address: "*" and "unspec" of a socket bound to both families.
+---@return string|nil # host
+---@return integer|string # port, or the error: "not connected" (it is not even bound), "closed"
+---@return "inet"|"inet6"|"unspec"|nil # family
+function Tcp:getsockname()
+  return self.handle:getsockname()
+end
+
+--- The peer's address.
+---@return string|nil # host
+---@return integer|string # port, or the error: "not connected", "closed"
+---@return "inet"|"inet6"|nil # family
+function Tcp:getpeername()
+  return self.handle:getpeername()
+end
+
+--- What was sent and received.
+---@return integer|nil # bytes received
+---@return integer|string # bytes sent, or the error
+---@return number|nil # age in seconds of the stack's clock
+function Tcp:getstats()
+  return self.handle:getstats()
+end
+
+--- Whether something can be read or accepted without waiting.
+---@return boolean|nil
+---@return string? # "closed"
+function Tcp:dirty()
+  return self.handle:dirty()
+end
+
+--- Sets an option; an unknown one raises.
+---@param option string `tcp-nodelay keepalive reuseaddr ipv6-v6only` (boolean), `tcp-keepidle tcp-keepintvl` (seconds),
+-- `tcp-keepcnt ip-ttl ip-tos ipv6-unicast-hops` (integer), `linger` ({on=, timeout=})
+---@param value boolean|number|{ on: boolean, timeout: number? }
+---@return integer|nil # 1
+---@return string? # "closed"
+function Tcp:setoption(option, value)
+  return self.handle:setoption(option, value)
+end
+
+--- The value of an option; an unknown one raises.
+---@param option string as of `setoption`
+---@return boolean|number|table|nil
+---@return string? # "closed"
+function Tcp:getoption(option)
+  return self.handle:getoption(option)
+end
 
 return { new = new, wrap = wrap, metatable = metatable, now = scheduler.now }

@@ -9,7 +9,7 @@ local handle_methods = core.classes.udp
 local try_send, try_sendto = handle_methods.try_send, handle_methods.try_sendto
 local try_receive, try_receivefrom = handle_methods.try_receive, handle_methods.try_receivefrom
 
----@class netstack.udp
+---@class netstack.udp: netstack.socket
 local Udp = {}
 local metatable = sockets.class("udp", Udp)
 
@@ -52,20 +52,22 @@ end
 --- Sends a datagram to the peer; returns when IP has taken it whole.
 -- @tparam string data
 -- @treturn integer|nil bytes
--- @treturn string "not connected", "message too long", "port unreachable" (reported about an earlier one), "timeout", ...
+-- @treturn string "not connected", "message too long", "port unreachable" (reported about an earlier one), "timeout"
 ---@param data string
 ---@return integer|nil, string?
 function Udp:send(data)
   local handle = self.handle
   local sent, err = try_send(handle, data)
-  if sent or err ~= "wouldblock" then return sent, err end
+  if sent then return sent end
+  if err ~= "wouldblock" then return nil, err end
   local deadline = deadline_of(self)
   repeat
     local ok, why = wait_for(self, "write", deadline, "send")
     if not ok then return nil, why end
     sent, err = try_send(handle, data)
   until sent or err ~= "wouldblock"
-  return sent, err
+  if sent then return sent end
+  return nil, err
 end
 
 --- Sends a datagram to a host; returns when IP has taken it whole.
@@ -83,14 +85,16 @@ function Udp:sendto(data, host, port)
   if not address then return nil, failure end
   local handle = self.handle
   local sent, err = try_sendto(handle, data, address, port)
-  if sent or err ~= "wouldblock" then return sent, err end
+  if sent then return sent end
+  if err ~= "wouldblock" then return nil, err end
   local deadline = deadline_of(self)
   repeat
     local ok, why = wait_for(self, "write", deadline, "sendto")
     if not ok then return nil, why end
     sent, err = try_sendto(handle, data, address, port)
   until sent or err ~= "wouldblock"
-  return sent, err
+  if sent then return sent end
+  return nil, err
 end
 
 --- Receives a datagram.
@@ -102,6 +106,7 @@ end
 function Udp:receive(max)
   local handle = self.handle
   local data, extra = try_receive(handle, max)
+  if data and not extra then return data end
   if data or extra ~= "wouldblock" then return data, extra end
   local deadline = deadline_of(self)
   repeat
@@ -109,6 +114,7 @@ function Udp:receive(max)
     if not ok then return nil, why end
     data, extra = try_receive(handle, max)
   until data or extra ~= "wouldblock"
+  if data and not extra then return data end
   return data, extra
 end
 
@@ -123,13 +129,17 @@ end
 function Udp:receivefrom(max)
   local handle = self.handle
   local data, host, port, length = try_receivefrom(handle, max)
-  if data or host ~= "wouldblock" then return data, host, port, length end
+  if data and not length then return data, host, port end
+  if data then return data, host, port, length end
+  if host ~= "wouldblock" then return nil, host end
   local deadline = deadline_of(self)
   repeat
     local ok, why = wait_for(self, "read", deadline, "receivefrom")
     if not ok then return nil, why end
     data, host, port, length = try_receivefrom(handle, max)
   until data or host ~= "wouldblock"
+  if not data then return nil, host end
+  if not length then return data, host, port end
   return data, host, port, length
 end
 
@@ -140,6 +150,38 @@ function Udp:close()
   return self.handle:close()
 end
 
-sockets.delegate(Udp, "getsockname", "getpeername", "setoption", "getoption")
+--- The local address: "*" and "unspec" of a socket bound to both families.
+---@return string|nil # host
+---@return integer|string # port, or the error: "not connected" (it is not even bound), "closed"
+---@return "inet"|"inet6"|"unspec"|nil # family
+function Udp:getsockname()
+  return self.handle:getsockname()
+end
+
+--- The peer's address.
+---@return string|nil # host
+---@return integer|string # port, or the error: "not connected", "closed"
+---@return "inet"|"inet6"|nil # family
+function Udp:getpeername()
+  return self.handle:getpeername()
+end
+
+--- Sets an option; an unknown one raises.
+---@param option string `broadcast reuseaddr dont-fragment ipv6-v6only` (boolean), `ip-ttl ipv6-unicast-hops ip-tos`
+-- (integer)
+---@param value boolean|integer
+---@return integer|nil # 1
+---@return string? # "not supported" (multicast options), "closed"
+function Udp:setoption(option, value)
+  return self.handle:setoption(option, value)
+end
+
+--- The value of an option; an unknown one raises.
+---@param option string as of `setoption`
+---@return boolean|integer|nil
+---@return string? # "not supported" (multicast options), "closed"
+function Udp:getoption(option)
+  return self.handle:getoption(option)
+end
 
 return { new = new, metatable = metatable }

@@ -4,13 +4,16 @@
 -- what, and it is armed on a `ticket`, on the end of the task `target`, or on neither (a sleep), and with or without a
 -- place in `loop.timers`. A wake removes all traces of that and queues the waiter; `ok` and `err` are then what its
 -- wait returns.
+--
+-- Fields that come and go are false, not nil, while they are gone: a table that loses keys and gets others is rebuilt
+-- again and again.
 -- @module netstack.waiter
 
 local core = require "netstack.core"
 local heap = require "netstack.heap"
 local report = require "netstack.report"
 
-local core_ready, core_watch = core.ready, core.watch
+local core_await, core_ready, core_watch = core.await, core.ready, core.watch
 local push, remove = heap.push, heap.remove
 local SLEEP = report.SLEEP
 local huge = math.huge
@@ -42,7 +45,18 @@ function M.give_id(waiter)
   slots[waiter.id] = false
   n_free = n_free + 1
   free[n_free] = waiter.id
-  waiter.id = nil
+  waiter.id = false
+end
+
+--- Gives a table the fields of a waiter.
+-- @tparam table waiter
+-- @treturn table waiter
+function M.fields(waiter)
+  waiter.id, waiter.position, waiter.key, waiter.order = false, 0, 0, 0
+  waiter.waits, waiter.ticket, waiter.target = false, false, false
+  waiter.ok, waiter.err, waiter.link, waiter.pushed = false, false, false, 0
+  waiter.over, waiter.in_place, waiter.thread = false, false, waiter.thread or false
+  return waiter
 end
 
 --- Makes a waiter ready, last in the order.
@@ -51,7 +65,8 @@ end
 local function make_ready(loop, waiter)
   local pushes = loop.pushes + 1
   loop.pushes, waiter.pushed = pushes, pushes
-  if loop.last then loop.last.link = waiter else loop.first = waiter end
+  local last = loop.last
+  if last then last.link = waiter else loop.first = waiter end
   loop.last = waiter
 end
 M.make_ready = make_ready
@@ -62,8 +77,8 @@ M.make_ready = make_ready
 -- @param ok what the wait returns
 -- @param err what it returns second
 local function wake(loop, waiter, ok, err)
-  waiter.ok, waiter.err = ok, err
-  waiter.waits, waiter.ticket, waiter.target = nil, nil, nil
+  waiter.ok, waiter.err = ok, err or false
+  waiter.waits, waiter.ticket, waiter.target = false, false, false
   if waiter.position ~= 0 then remove(loop.timers, waiter) end
   make_ready(loop, waiter)
 end
@@ -73,7 +88,7 @@ M.wake = wake
 local function unwatch(loop, waiter)
   local also, id, ticket = loop.also, waiter.id, waiter.ticket
   local head = core_watch(ticket, 0)
-  waiter.ticket = nil
+  waiter.ticket = false
   if not head then
     -- The old number is spent: its report must not be taken for one of the next wait, but still reach the others.
     slots[id] = false
@@ -94,7 +109,7 @@ end
 -- Takes a waiter off the task it would join.
 local function unjoin(waiter)
   local joiners = waiter.target.joiners
-  waiter.target = nil
+  waiter.target = false
   for i = 1, #joiners do
     if joiners[i] == waiter then return table.remove(joiners, i) end
   end
@@ -109,7 +124,7 @@ local function disarm(loop, waiter)
   if waiter.position ~= 0 then remove(loop.timers, waiter) end
   if waiter.ticket then pending = unwatch(loop, waiter) end
   if waiter.target then unjoin(waiter) end
-  waiter.waits = nil
+  waiter.waits = false
   return pending
 end
 M.disarm = disarm
@@ -126,17 +141,19 @@ end
 -- @tparam userdata ticket
 -- @tparam ?number deadline in the loop's time
 -- @tparam ?string|function what it waits for, in reports
--- @treturn boolean false when the ticket is done and there is nothing to wait for
-function M.await_ticket(loop, waiter, ticket, deadline, what)
+-- @tparam ?thread thread the coroutine that is to yield, when the core can find out whether it can
+-- @treturn nil|boolean nil: armed; true: the ticket is done, there is nothing to wait for; false: the caller cannot yield
+function M.await_ticket(loop, waiter, ticket, deadline, what, thread)
   -- A wait whose yield Lua refused (5.1, in a metamethod) left the waiter armed.
   if waiter.waits then disarm(loop, waiter) end
   local id = waiter.id
-  local previous = core_watch(ticket, id)
-  if not previous then return false end
-  if previous ~= 0 then loop.also[id] = previous end
-  waiter.ticket = ticket
-  arm(loop, waiter, what or ticket, deadline)
-  return true
+  local previous = core_await(ticket, id, thread)
+  if previous ~= nil then
+    if previous == true or previous == false then return previous end
+    loop.also[id] = previous
+  end
+  waiter.ticket, waiter.waits = ticket, what or ticket
+  if deadline and deadline < huge then push(loop.timers, waiter, deadline) end
 end
 
 --- Arms a waiter on the clock.
@@ -164,7 +181,7 @@ end
 --- A waiter for a wait outside of tasks.
 -- @treturn table waiter
 function M.new()
-  local waiter = { position = 0 }
+  local waiter = M.fields { position = 0 }
   take_id(waiter)
   return waiter
 end
@@ -189,6 +206,18 @@ local function answer(loop, id)
   if waiter and waiter.ticket then wake(loop, waiter, 1) end
 end
 
+--- Ends the wait of the task that a report is for, when it is for no other too; the caller resumes it at once.
+-- @tparam table loop
+-- @tparam integer id as the core reported it
+-- @treturn table|nil task; nil: nothing was done
+function M.take(loop, id)
+  local task = slots[id]
+  if not task or not task.ticket or not task.thread or task.in_place or loop.also[id] then return nil end
+  task.waits, task.ticket = false, false
+  if task.position ~= 0 then remove(loop.timers, task) end
+  return task
+end
+
 --- Wakes those whose deadline has come.
 -- @tparam table loop
 -- @tparam number time
@@ -208,15 +237,16 @@ end
 
 --- Wakes those whose tickets were answered.
 -- @tparam table loop
--- @treturn boolean whether there were any
-function M.collect(loop)
-  local id = core_ready()
-  if not id then return false end
-  repeat
-    answer(loop, id)
+-- @tparam integer id the first that the core named
+-- @tparam boolean others whether it has more to name
+function M.collect(loop, id, others)
+  local waiter = slots[id]
+  if waiter and waiter.ticket and not loop.also[id] then wake(loop, waiter, 1) else answer(loop, id) end
+  while others do
     id = core_ready()
-  until not id
-  return true
+    if not id then return end
+    answer(loop, id)
+  end
 end
 
 return M

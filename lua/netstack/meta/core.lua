@@ -1,0 +1,614 @@
+---@meta netstack.core
+-- Made by `make docs` from the comments in src/lua_*.c: change those.
+
+---@alias netstack.core.handle netstack.core.tcp|netstack.core.udp|netstack.core.raw
+
+---The methods of each class; the Lua layer adds its own to them.
+---@class netstack.core.classes
+---@field stack netstack.stack
+---@field interface netstack.interface
+---@field device netstack.device
+---@field channel netstack.channel
+---@field ticket netstack.ticket
+---@field tcp netstack.core.tcp
+---@field udp netstack.core.udp
+---@field raw netstack.core.raw
+
+---What the Lua layer is built on. No function waits. Of a closed object all but close answer nil, "closed".
+---@class netstack.core
+---@field classes netstack.core.classes
+---@field errors table<string, { meaning: string, remedy: string }> each error string
+local core = {}
+
+---Makes a command channel.
+---@param stack netstack.stack
+---@return netstack.channel # which does not keep the stack alive
+function core.channel(stack) end
+
+---A ticket that is answered as soon as one of several is, a cancelled one too: whoever can wait for one ticket can so wait for the first of many. A ticket counts in the last group that it was put into.
+---@param tickets ticket[]
+---@return netstack.ticket
+function core.first_of(tickets) end
+
+---Polls every stack that has work at run time `now`.
+---@param now number seconds since the run began
+---@return number|nil # run time of the next stack timer
+---@return boolean # whether there is more to do before time goes on
+function core.drive(now) end
+
+---Hands packets to the transmit functions of Lua devices and events to trace functions; raises what they raise.
+---@return boolean # whether there was anything
+function core.flush() end
+
+---The next watched ticket that was answered.
+---@return integer|nil # the number that `watch` was given
+function core.ready() end
+
+---Drives, flushes, and tells who is to be woken first: what a scheduler does in each round, in one call.
+---@param now number seconds since the run began
+---@return integer|nil # as from `ready`
+---@return boolean # whether there is more to do before time goes on
+---@return number|nil # run time of the next stack timer, when nobody is to be woken
+---@return boolean # whether `ready` has more to tell
+function core.step(now) end
+
+---Begins to wait for a ticket; one that stands for a wait, not for a command, is armed anew.
+---@param ticket netstack.ticket
+---@param number integer to be reported by `ready`
+---@param thread? thread the coroutine that would wait: false when the caller runs in another, or cannot yield
+---@return nil|boolean|integer # nil: armed; true: answered already; false: cannot wait here; a number: armed, and that one, which was watching, is not told any more
+function core.await(ticket, number, thread) end
+
+---Asks for a number to be reported by `ready` once the ticket is answered; 0 takes that back.
+---@param ticket netstack.ticket
+---@param number integer
+---@return integer|nil # the number that was watching, 0: none; nil when the ticket is answered already
+function core.watch(ticket, number) end
+
+---A new run begins: its time starts at 0; every stack's clock goes on from where it stands.
+function core.run_begin() end
+
+---The run is over; stacks' clocks stand still until the next one.
+function core.run_end() end
+
+---Closed connections whose data or FIN is not acknowledged yet.
+---@return integer
+function core.unsettled() end
+
+---Whether an open stack has a device with a file descriptor.
+---@return boolean
+function core.has_fd() end
+
+---The clock on the wall.
+---@return number # seconds since 1970
+function core.wall_clock() end
+
+---The monotonic clock.
+---@return number # seconds
+function core.monotonic() end
+
+---Sleeps in real time.
+---@param seconds number|nil nil: until a signal, an hour at most
+function core.wait_io(seconds) end
+
+---Tells the core which files are the library's own, so that errors name the user's line.
+---@param prefix string of the chunk names of the Lua layer
+function core.library(prefix) end
+
+---Where the library was called from.
+---@return string # "file:line: "
+function core.where() end
+
+---Makes a UDP handle, bound to nothing.
+---@param stack netstack.stack
+---@return netstack.core.udp|nil
+---@return string|nil # "closed", "no memory"
+function core.udp(stack) end
+
+---Makes a raw handle.
+---@param stack netstack.stack
+---@param family string "ipv4" or "ipv6"
+---@param protocol integer 0 to 255
+---@return netstack.core.raw|nil
+---@return string|nil # "closed", "no memory"
+function core.raw(stack, family, protocol) end
+
+---Two connected pipe ends.
+---@param mtu integer
+---@param medium string
+---@param capacity integer packets, 0: unbounded
+---@param checksum boolean
+---@return netstack.device|nil
+---@return netstack.device|string|nil # the other end, or "no memory"
+function core.pipe(mtu, medium, capacity, checksum) end
+
+---A device whose transmit function is called with each packet that the attached stack sends.
+---@param mtu integer
+---@param medium string
+---@param transmit function
+---@param checksum boolean
+---@return netstack.device|nil
+---@return string|nil # "no memory"
+function core.device(mtu, medium, transmit, checksum) end
+
+---Joins a device to a stack.
+---@param stack netstack.stack
+---@param device netstack.device
+---@param name string
+---@return netstack.interface|nil
+---@return string|nil # "address already in use", "closed", "not supported"
+function core.attach(stack, device, name) end
+
+---Adds a route, or replaces that of an equal prefix.
+---@param stack netstack.stack
+---@param prefix string
+---@param via string|netstack.interface a gateway's address, or an interface
+---@return integer|nil # 1
+---@return string|nil # "invalid address", "no route", "wrong ip version"
+function core.add_route(stack, prefix, via) end
+
+---Takes a route away.
+---@param stack netstack.stack
+---@param prefix string
+---@return integer|nil # 1
+---@return string|nil # "no route": there was none
+function core.remove_route(stack, prefix) end
+
+---The routes of a stack.
+---@param stack netstack.stack
+---@return table[] # {prefix, interface, gateway}, the longest prefix first
+function core.routes(stack) end
+
+---The stack an interface belongs to.
+---@param interface netstack.interface
+---@return netstack.stack|nil # nil once it was collected
+---@return string|nil # "closed"
+function core.stack_of_interface(interface) end
+
+---Makes a stack.
+---@param config table checked by the caller
+---@return netstack.stack|nil
+---@return string|nil # "no memory"
+function core.stack(config) end
+
+---Whether the stack is open.
+---@param stack netstack.stack
+---@return boolean
+function core.is_open(stack) end
+
+---Random bytes of the stack's generator.
+---@param stack netstack.stack
+---@return integer # 0 to 2^32-1
+function core.random(stack) end
+
+---The first interface that is not the loopback.
+---@param stack netstack.stack
+---@return netstack.interface|nil
+---@return string|nil # "no route" (there is none), "closed"
+function core.first_interface(stack) end
+
+---The address that packets to a host come from.
+---@param stack netstack.stack
+---@param host string
+---@return string|nil
+---@return string|nil # "no route", "invalid address"
+function core.source_address(stack, host) end
+
+---Reads an address.
+---@param text string
+---@return string|nil # the network-order bytes (4 or 16), "" for "*"
+---@return string|nil # "invalid address"
+function core.parse_address(text) end
+
+---Makes a TCP handle, neither bound nor connected.
+---@param stack netstack.stack
+---@return netstack.core.tcp|nil
+---@return string|nil # "closed", "no memory"
+function core.tcp(stack) end
+
+---A ticket to wait for: answered when the socket can be read or accepted from ("read"), or sent to ("write"). It is armed anew (`ticket:arm`) for each wait.
+---@param handle netstack.core.handle of any protocol
+---@param side string
+---@return netstack.ticket|nil
+---@return string|nil # "closed", "no memory"
+function core.wait_ticket(handle, side) end
+
+---@class netstack.stack
+local stack = {}
+
+---Ends the stack: RSTs what is open if the device has room, frees everything; devices are detached, not closed.
+---@return integer # 1; harmless twice
+function stack:close() end
+
+---All work that can be done at `now` without waiting.
+---@param now number seconds of the stack's clock, which never goes back
+---@return boolean # whether anything was done
+---@return number|nil # seconds until it must be polled again
+function stack:poll(now) end
+
+---When the stack wants to be polled.
+---@param now number
+---@return number|nil # seconds until it must be polled; nil: not before something comes
+function stack:poll_delay(now) end
+
+---When the stack wants to be polled, for cqueues.
+---@return number|nil # seconds until it must be polled, by its own clock (cqueues)
+function stack:timeout() end
+
+---What to wait for, for cqueues.
+---@return integer|nil # the device's file descriptor (cqueues); nil: it has none
+function stack:pollfd() end
+
+---What to wait for it to become, for cqueues.
+---@return string|nil # what to wait for on `pollfd`, "r" or "rw" (cqueues); nil: nothing
+function stack:events() end
+
+---Runs queued commands without touching the device.
+---@param max? integer
+---@return integer # how many ran
+function stack:process_commands(max) end
+
+---Sets what is called when an idle stack needs a poll.
+---@param fn function|nil fn(stack)
+---@return integer|nil # 1
+function stack:on_wake(fn) end
+
+---Sets what is called, after each poll, with each event.
+---@param fn function|nil fn(event): {time, stack, type = "command" | "in" | "out" | "drop" | "state", ...}; a command has `command`, a packet `interface` and `packet`, a drop `cause` too, a state `state` and the connection's addresses
+---@return integer|nil # 1
+function stack:trace(fn) end
+
+---Counters by protocol.
+---@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; of a stack that an assertion of lwIP ended: {closed = true, cause}
+function stack:stats() end
+
+---The sockets.
+---@return table[] # {protocol, state, addresses = {local_host, local_port, remote_host, remote_port}, queues = {receive, send, ...}} of each open or closing socket
+function stack:sockets() end
+
+---The name that `tostring` and traces show.
+---@return string
+function stack:name() end
+
+---@class netstack.interface
+local interface = {}
+
+---Replaces all addresses.
+---@param list string[] prefixes, "10.0.0.1/24"; a bare address means /32 or /128
+---@return integer|nil # 1
+---@return string|nil # "invalid address", "full" (more than 8 of a family), "not supported" (IPv6 needs an mtu of 1280)
+function interface:set_addresses(list) end
+
+---Its addresses, each with the length of its prefix.
+---@return string[] # prefixes
+function interface:addresses() end
+
+---Lets packets pass.
+---@return integer|nil # 1
+function interface:up() end
+
+---Lets no packet pass, without detaching the device.
+---@return integer|nil # 1
+function interface:down() end
+
+---Whether it is up.
+---@return boolean
+function interface:is_up() end
+
+---Counters of the device and of what the interface dropped.
+---@return table # rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, malformed, waiting
+function interface:stats() end
+
+---Takes the interface off its stack; the device stays open.
+---@return integer # 1
+function interface:detach() end
+
+---@class netstack.device
+local device = {}
+
+---Closes the device; a stack attached to it goes on without.
+---@return integer # 1; harmless twice
+function device:close() end
+
+---The largest packet it carries.
+---@return integer # bytes
+function device:mtu() end
+
+---What its packets are.
+---@return string # "ip" or "ethernet"
+function device:medium() end
+
+---Counters.
+---@return table # rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, as the attached side sees them
+function device:stats() end
+
+---Puts a packet into an unattached pipe end, without waiting.
+---@param packet string
+---@return integer|nil # 1
+---@return string|nil # "full", "closed", "message too long", "address already in use" while a stack is attached, "not supported" by a device in Lua
+function device:try_send(packet) end
+
+---Takes a packet out of an unattached pipe end, without waiting.
+---@return string|nil # packet
+---@return string|nil # "empty", "closed", "address already in use" while a stack is attached
+function device:try_receive() end
+
+---Whether a packet could be received.
+---@return boolean
+function device:rx_ready() end
+
+---Whether a packet could be sent.
+---@return boolean
+function device:tx_ready() end
+
+---Gives a packet to the stack that a Lua device is attached to.
+---@param packet string
+---@return integer|nil # 1
+---@return string|nil # "closed", "message too long"
+function device:input(packet) end
+
+---A ticket that is answered when an unattached end has a packet ("read") or room ("write").
+---@param side string
+---@return netstack.ticket|nil
+---@return string|nil # "closed", "no memory"
+function device:wait_ticket(side) end
+
+---@class netstack.channel
+local channel = {}
+
+---Queues a command.
+---@param op string
+---@param args table
+---@return netstack.ticket|nil
+---@return string|nil # "full", "closed", "invalid address"
+function channel:submit(op, args) end
+
+---As `submit`, for channel:request, in whose name its errors are.
+---@param op string
+---@param args table
+---@return netstack.ticket|nil
+---@return string|nil # "full", "closed", "invalid address"
+function channel:submit_request(op, args) end
+
+---Queues a command whose answer nobody wants; a close always has room.
+---@param op string
+---@param args table
+---@return integer|nil # 1
+---@return string|nil # "full", "closed", "invalid address"
+function channel:post(op, args) end
+
+---A ticket that is answered when the channel has room. It is armed anew (`ticket:arm`) for each wait.
+---@return netstack.ticket|nil
+---@return string|nil # "closed", "no memory"
+function channel:room_ticket() end
+
+---The channel's stack.
+---@return netstack.stack|nil # nil once it was collected
+---@return string|nil # "closed"
+function channel:stack() end
+
+---Closes the channel, not its stack; what was submitted still runs.
+---@return integer # 1; harmless twice
+function channel:close() end
+
+---@class netstack.ticket
+local ticket = {}
+
+---Whether the command was answered.
+---@return boolean
+function ticket:done() end
+
+---Takes the command back, or stops waiting; nothing that arrived is lost.
+---@return boolean # false: it was done
+function ticket:cancel() end
+
+---Waits again with a ticket that is no command's: done at once when what it waits for is there.
+---@return boolean|nil # whether it is done; nil when somebody is waiting with it already
+function ticket:arm() end
+
+---The answer of the command.
+---@return table|nil # the response, the same table each time
+---@return string|nil # the error; "wouldblock" while it is pending
+function ticket:result() end
+
+---@class netstack.core.tcp
+local tcp = {}
+
+---Binds to a local address.
+---@param host string "*", "0.0.0.0", "::" or one of the stack's addresses
+---@param port integer 0: any
+---@return integer|nil # 1
+---@return string|nil # "address already in use", "address not available", "invalid address"
+function tcp:bind(host, port) end
+
+---Makes the socket a listener, or changes its backlog.
+---@param backlog? integer
+---@return integer|nil # 1
+---@return string|nil # "closed", ...
+function tcp:listen(backlog) end
+
+---Starts to connect.
+---@param host string an address
+---@param port integer
+---@return integer|nil # 1
+---@return string|nil # "wouldblock" when it is under way, "no route", "already connected", ...
+function tcp:try_connect(host, port) end
+
+---The outcome of connecting so far.
+---@return integer|nil # 1
+---@return string|nil # "wouldblock", "connection refused", "timeout", ...
+function tcp:try_connected() end
+
+---Takes the oldest connection that waits to be accepted.
+---@return netstack.core.tcp|nil
+---@return string|nil # "wouldblock", "closed"
+function tcp:try_accept() end
+
+---Queues as much as there is room for.
+---@param data string
+---@param i? integer first byte to send
+---@param j? integer last byte to send
+---@return integer|nil # index of the last byte, when all were taken
+---@return string|nil # "wouldblock" or an error
+---@return integer|nil # index of the last byte that was taken
+function tcp:try_send(data, i, j) end
+
+---Takes what was received: up to `max` bytes; without `max`, as much as can be had cheaply, at least a byte.
+---@param max? integer
+---@return string|nil # at least a byte
+---@return string|nil # "wouldblock", "closed", "connection reset"
+function tcp:try_receive(max) end
+
+---Takes what was received up to and with the first newline; all of it when there is none.
+---@return string|nil
+---@return boolean|string|nil # whether it ends in a newline; or the error
+function tcp:try_receive_line() end
+
+---Ends one direction or both.
+---@param how? string "send", "receive" or "both"
+---@return integer|nil # 1
+---@return string|nil # "not connected", "closed"
+function tcp:shutdown(how) end
+
+---Sends what is unsent, then FIN, in the background.
+---@return integer # 1; harmless twice
+function tcp:close() end
+
+---Sends RST and forgets the connection; who waits for the socket is answered "connection aborted".
+---@return integer # 1
+function tcp:abort() end
+
+---The local address.
+---@return string|nil # host
+---@return integer|nil # port
+---@return string|nil # "inet", "inet6" or "unspec"
+function tcp:getsockname() end
+
+---The peer's address.
+---@return string|nil # host
+---@return integer|nil # port
+---@return string|nil # "inet" or "inet6"
+function tcp:getpeername() end
+
+---What was sent and received.
+---@return integer # bytes received
+---@return integer # bytes sent
+---@return number # age in seconds of the stack's clock
+function tcp:getstats() end
+
+---Whether something can be read or accepted without waiting.
+---@return boolean
+function tcp:dirty() end
+
+---What is known of the connection.
+---@return table # state, rtt, rttvar, rto (seconds), cwnd, ssthresh, snd_wnd, rcv_wnd, mss, unacked (bytes), retransmits
+function tcp:info() end
+
+---Sets an option.
+---@param option string tcp-nodelay keepalive tcp-keepidle tcp-keepintvl tcp-keepcnt linger reuseaddr ipv6-v6only ip-ttl ip-tos ipv6-unicast-hops
+---@param value boolean|number|table seconds for keepidle and keepintvl, {on=, timeout=} for linger
+---@return integer|nil # 1
+function tcp:setoption(option, value) end
+
+---The value of an option.
+---@param option string
+---@return boolean|number|table|nil
+function tcp:getoption(option) end
+
+---What the socket is now.
+---@return string # "new", "listening", "connecting", "connected" or "closed"
+function tcp:phase() end
+
+---@class netstack.core.udp
+local udp = {}
+
+---Binds to a local address.
+---@param host string "*", "0.0.0.0", "::" or one of the stack's addresses
+---@param port integer 0: any
+---@return integer|nil # 1
+---@return string|nil # "address already in use", "address not available", "invalid address"
+function udp:setsockname(host, port) end
+
+---Sets the peer, or takes it away.
+---@param host string "*" takes the peer away
+---@param port? integer
+---@return integer|nil # 1
+---@return string|nil # "wrong ip version", "invalid address", ...
+function udp:setpeername(host, port) end
+
+---Sends a datagram to the peer.
+---@param data string
+---@return integer|nil # bytes
+---@return string|nil # "wouldblock", "message too long", ...
+function udp:try_send(data) end
+
+---Sends a datagram to an address.
+---@param data string
+---@param host string
+---@param port integer
+---@return integer|nil # bytes
+---@return string|nil # "wouldblock", "message too long", "no route", ...
+function udp:try_sendto(data, host, port) end
+
+---Takes the next datagram.
+---@param max? integer
+---@return string|nil # datagram
+---@return integer|string|nil # original length, when it was cut; or the error
+function udp:try_receive(max) end
+
+---Takes the next datagram and tells whose it is.
+---@param max? integer
+---@return string|nil # datagram
+---@return string|nil # host, or the error
+---@return integer|nil # port
+---@return integer|nil # original length, when it was cut
+function udp:try_receivefrom(max) end
+
+---Closes the socket; what IP has taken is still sent.
+---@return integer # 1; harmless twice
+function udp:close() end
+
+---The local address.
+---@return string|nil # host
+---@return integer|nil # port
+---@return string|nil # family "inet", "inet6" or "unspec"
+function udp:getsockname() end
+
+---The peer's address.
+---@return string|nil # host
+---@return integer|nil # port
+---@return string|nil # family "inet" or "inet6"
+function udp:getpeername() end
+
+---Sets an option.
+---@param option string broadcast reuseaddr dont-fragment ipv6-v6only ip-ttl ipv6-unicast-hops ip-tos
+---@param value boolean|integer
+---@return integer|nil # 1
+---@return string|nil # "not supported" (multicast options)
+function udp:setoption(option, value) end
+
+---The value of an option.
+---@param option string
+---@return boolean|integer|nil
+---@return string|nil # "not supported" (multicast options)
+function udp:getoption(option) end
+
+---@class netstack.core.raw
+local raw = {}
+
+---Sends a packet.
+---@param packet string with its IP header
+---@return integer|nil # bytes
+function raw:try_send(packet) end
+
+---Takes the next packet.
+---@param max? integer
+---@return string|nil # packet with its IP header
+---@return integer|string|nil # original length, when it was cut; or the error
+function raw:try_receive(max) end
+
+---Closes the socket.
+---@return integer # 1; harmless twice
+function raw:close() end
+
+return core
