@@ -9,8 +9,9 @@ local REASONS = { [200] = "OK", [400] = "Bad Request", [404] = "Not Found", [501
 
 -- The text that a target stands for. A table has texts, or files of the host, which are read when first asked for.
 local function content(files, target)
-  local path, file = target:match("^[^?#]*"), nil
-  if type(files) == "table" then file = files[path] else file = not path:find "%.%." and { path = files .. path } end
+  local path = target:match("^[^?#]*")
+  local file = type(files) == "table" and files[path]
+  if type(files) == "string" and not path:find "%.%." then file = { path = files .. path } end
   if type(file) ~= "table" then return file end
   local handle = not file.text and io.open(file.path, "rb")
   if handle then

@@ -26,7 +26,8 @@ local unpack = table.unpack or unpack -- luacheck: ignore 143
 local DEEPEST = 40
 -- A function clock is asked again after at most so many real seconds.
 local CLOCK_STEP = 0.001
--- So many rounds in which tasks did nothing but `sleep(0)`, or calls that may not wait, are taken for polling: time then moves on.
+-- So many rounds in which tasks did nothing but `sleep(0)`, or calls that may not wait, are taken for polling: time
+-- then moves on.
 local PATIENCE = 100000
 
 local M = {}
@@ -233,14 +234,31 @@ local function advance(loop, next)
   end
 end
 
--- Goes on until `goal`, a waiter that is in place, has been woken and its turn has come: "done". Other ends: "halted",
--- "deadlock", "timeout", "settled" (nothing to linger for).
+-- Whether a wait in place is over, which then leaves the queue at once: tasks before it in the queue, resumed on top of
+-- it, could come to need what it will do next, and not get it.
+local function take_goal(loop, goal)
+  if goal.waits then return not goal.in_place end
+  if goal.in_place then
+    local before, at = nil, loop.first
+    while at ~= goal do before, at = at, at.link end
+    if before then before.link = goal.link else loop.first = goal.link end
+    if loop.last == goal then loop.last = before end
+    goal.link, goal.in_place = nil, nil
+  end
+  return true
+end
+
+-- Goes on until `goal`, a waiter that is in place, has been woken: "done". Other ends: "halted", "deadlock", "timeout",
+-- "settled" (nothing to linger for).
 local function turn(loop, goal)
   local idle = 0 -- rounds in which nothing but resumed tasks made progress
   adapt(loop)
   while true do
+    if goal and take_goal(loop, goal) then return "done" end
     local task, mark = loop.first, loop.pushes
-    while task and task.pushed <= mark do
+    -- Tasks that were spawned meanwhile start before the stacks are driven: what a task began before it waited must not
+    -- be answered before the server that it had spawned could listen.
+    while task and (task.pushed <= mark or task.args) do
       local link = task.link
       loop.first, task.link = link, false
       if not link then loop.last = false end
@@ -257,7 +275,7 @@ local function turn(loop, goal)
         end
       end
       if loop.halted then return "halted" end
-      if goal and not goal.in_place then return "done" end
+      if goal and take_goal(loop, goal) then return "done" end
       task = loop.first
     end
 
@@ -278,7 +296,7 @@ local function turn(loop, goal)
       idle = idle + 1
     end
     if loop.halted then return "halted" end
-    if goal and not goal.in_place then return "done" end
+    if goal and take_goal(loop, goal) then return "done" end
 
     -- What arrives at the very time of a deadline is still in time. And in virtual time, where many things happen at
     -- the same instant, what one of them leads to comes before the next.

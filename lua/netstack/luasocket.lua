@@ -19,7 +19,7 @@ local tcp = require "netstack.luasocket.tcp"
 local udp = require "netstack.luasocket.udp"
 local version = require "netstack.version"
 
-local error, select, tonumber, type = error, select, tonumber, type
+local error, pcall, select, tonumber, tostring, type = error, pcall, select, tonumber, tostring, type
 
 -- 2001-09-09: when a run with a seed begins. It is to do the same each time, and how a deadline is rounded depends on
 -- how large the time is.
@@ -106,6 +106,8 @@ local function new(stack)
     if family ~= nil and family ~= "unspec" and not FAMILIES[family] then
       error("bad argument #5 to 'connect' (invalid option '" .. tostring(family) .. "')", 2)
     end
+    port = objects.port(port, "connect")
+    if local_port ~= nil then local_port = objects.port(local_port, "connect") end
     local object, err = tcp.new(stack, FAMILIES[family])
     if not object then return nil, err end
     local done = 1
@@ -131,6 +133,7 @@ local function new(stack)
   -- @treturn table|nil "tcp{server}"
   -- @treturn string error
   function M.bind(host, port, backlog)
+    port = objects.port(port, "bind")
     local object, err = tcp.new(stack)
     if not object then return nil, err end
     object:setoption("reuseaddr", true)

@@ -6,7 +6,7 @@ local objects = require "netstack.luasocket.object"
 local tcp = require "netstack.tcp"
 
 local translate = errors.translate
-local setmetatable, type, error = setmetatable, type, error
+local error, setmetatable, tonumber, tostring, type = error, setmetatable, tonumber, tostring, type
 
 -- Options of LuaSocket's for which a stack has nothing. Buffers are of the size that the stack was made with.
 local ABSENT = {
@@ -17,6 +17,8 @@ local ABSENT = {
   ["tcp-defer-accept"] = true,
   ["tcp-fastopen"] = true,
 }
+
+local PATTERNS = { ["*l"] = true, ["l"] = true, ["*L"] = true, ["L"] = true, ["*a"] = true, ["a"] = true }
 
 local Tcp = {}
 local master = objects.class("tcp{master}", Tcp)
@@ -57,7 +59,7 @@ function Tcp:accept()
   return objects.new(client, socket, self.stack, self.family)
 end
 
--- After an attempt that timed out, connect may be called again: it returns 1 or why the attempt failed.
+-- After an attempt that timed out, connect may be called again to learn what became of it.
 function Tcp:connect(host, port)
   port = objects.port(port, "connect")
   local addresses, err = objects.addresses(self, host, "connect")
@@ -65,7 +67,11 @@ function Tcp:connect(host, port)
   if self.closed then return nil, "closed" end
   local socket = self.socket
   setmetatable(self, client) -- as in LuaSocket, whatever comes of it: a later call may find it connected
-  return objects.try_each(addresses, function(address) return socket:connect(address, port) end)
+  local ok, why = objects.try_each(addresses, function(address) return socket:connect(address, port) end)
+  -- As Linux has it: whoever asks first how a connection in the background went is told that it is there.
+  if why == "already connected" and self.pending then ok, why = 1, nil end
+  self.pending = why == "timeout"
+  return ok, why
 end
 
 Tcp.setsockname, Tcp.setpeername = Tcp.bind, Tcp.connect
@@ -75,6 +81,9 @@ function Tcp:send(data, i, j)
 end
 
 function Tcp:receive(pattern, prefix)
+  if type(pattern) == "string" and not PATTERNS[pattern] and not tonumber(pattern) then
+    error("bad argument #1 to 'receive' (invalid receive pattern)", 2)
+  end
   return translate(self.socket:receive(pattern, prefix))
 end
 
