@@ -66,7 +66,11 @@ void nst_lua_functions(lua_State *L, const luaL_Reg *functions) {
 void nst_lua_class(lua_State *L, nst_class class, const char *name, const luaL_Reg *methods, lua_CFunction collect,
                    lua_CFunction describe) {
   luaL_Reg metamethods[] = {{"__gc", collect}, {"__close", collect}, {"__tostring", describe}, {NULL, NULL}};
+  const luaL_Reg *method;
   char key[40];
+  for (method = methods; method->name; method++) {
+    if (strcmp(method->name, "close") == 0) metamethods[1].func = method->func;
+  }
   lua_newtable(L);
   nst_lua_functions(L, metamethods);
   lua_pushstring(L, name);
@@ -199,6 +203,12 @@ bool nst_lua_address(lua_State *L, int n, nst_stack *stack, ip_addr_t *address, 
   return strlen(text) == length && nst_address_parse(stack, text, address);
 }
 
+bool nst_lua_prefix(lua_State *L, int index, nst_stack *stack, nst_prefix *prefix) {
+  size_t length;
+  const char *text = lua_tolstring(L, index, &length);
+  return strlen(text) == length && nst_prefix_parse(stack, text, prefix);
+}
+
 void nst_lua_push_address(lua_State *L, const nst_stack *stack, const ip_addr_t *address) {
   char text[NST_ADDRESS_LENGTH];
   lua_pushstring(L, nst_address_format(stack, address, text));
@@ -284,6 +294,7 @@ static void push_event(lua_State *L, const nst_stack *stack, const nst_event *ev
 /* Calls the stack's trace function for each event. The event is copied to Lua first, so that an error loses no memory. */
 static void flush_trace(lua_State *L, nst_stack *stack) {
   nst_event *event;
+  const nst_box *box;
   nst_list_remove(&stack->traced);
   nst_lua_recall(L, stack->id);
   if (lua_isnil(L, -1)) {
@@ -291,9 +302,11 @@ static void flush_trace(lua_State *L, nst_stack *stack) {
     lua_pop(L, 1);
     return;
   }
+  box = lua_touserdata(L, -1);
   nst_getuservalue(L, -1);
   lua_getfield(L, -1, "trace"); /* stack, uservalue, function */
-  while (stack->tracing && !nst_list_empty(&stack->events)) {
+  /* The function may close the stack, which `<close>` frees. */
+  while (box->object && stack->tracing && !nst_list_empty(&stack->events)) {
     event = nst_holder(stack->events.next, nst_event, link);
     lua_pushvalue(L, -1);
     push_event(L, stack, event);
@@ -303,21 +316,24 @@ static void flush_trace(lua_State *L, nst_stack *stack) {
     }
     lua_call(L, 1, 0);
   }
-  nst_list_remove(&stack->traced);
+  if (box->object) nst_list_remove(&stack->traced);
   lua_pop(L, 3);
 }
 
 static void flush_device(lua_State *L, nst_device *device) {
   nst_packet *packet;
+  const nst_box *box;
   nst_lua_recall(L, device->id);
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
     while ((packet = nst_callback_device_take(device)) != NULL) nst_packet_free(packet);
     return;
   }
+  box = lua_touserdata(L, -1);
   nst_getuservalue(L, -1);
   lua_getfield(L, -1, "transmit"); /* device, uservalue, function */
-  while (device->open && (packet = nst_callback_device_take(device)) != NULL) {
+  /* The function may close the device, which frees it. */
+  while (box->object && device->open && (packet = nst_callback_device_take(device)) != NULL) {
     lua_pushvalue(L, -1);
     lua_pushlstring(L, (const char *)packet->data, packet->length);
     nst_packet_free(packet);

@@ -60,6 +60,9 @@ uint16_t nst_lua_port(lua_State *L, int n, const char *function);
 /* false: the text is no address (which is an error that is returned, not raised). */
 bool nst_lua_address(lua_State *L, int n, nst_stack *stack, ip_addr_t *address, const char *function);
 
+/* The string at an index as a prefix; false: it is none. */
+bool nst_lua_prefix(lua_State *L, int index, nst_stack *stack, nst_prefix *prefix);
+
 void nst_lua_push_address(lua_State *L, const nst_stack *stack, const ip_addr_t *address);
 nst_time nst_lua_time(double seconds);
 double nst_lua_seconds(nst_time time);

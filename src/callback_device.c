@@ -66,6 +66,10 @@ nst_device *nst_callback_device_new(nst_hub *hub, uint16_t mtu, nst_medium mediu
   return &self->device;
 }
 
+bool nst_is_callback_device(const nst_device *device) {
+  return device->kind == &callback_kind;
+}
+
 nst_packet *nst_callback_device_take(nst_device *device) {
   nst_callback_device *self = callback_device_of(device);
   nst_link *link = nst_list_pop(&self->sent);

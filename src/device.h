@@ -73,6 +73,7 @@ bool nst_pipe_new(nst_hub *hub, uint16_t mtu, nst_medium medium, size_t capacity
 /* A device in Lua: what the stack sends waits in a queue until nst_callback_device_take hands it to the transmit function. */
 nst_device *nst_callback_device_new(nst_hub *hub, uint16_t mtu, nst_medium medium);
 nst_packet *nst_callback_device_take(nst_device *device);
+bool nst_is_callback_device(const nst_device *device);
 /* A packet for the attached stack. Takes the packet over, also when it fails. */
 nst_error nst_callback_device_input(nst_device *device, nst_packet *packet);
 

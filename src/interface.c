@@ -23,7 +23,9 @@ nst_interface *nst_interface_of(const struct netif *netif) {
 
 bool nst_interface_has_room(const nst_interface *interface) {
   if (interface->looped_count >= LOOPED_AT_MOST) return false;
-  return interface->device == NULL || (nst_list_empty(&interface->egress) && nst_device_has_room(interface->device));
+  if (interface->device == NULL) return true;
+  /* What is being held stands behind what waits, so it overtakes nothing. */
+  return (nst_list_empty(&interface->egress) || interface->stack->holding) && nst_device_has_room(interface->device);
 }
 
 static bool is_own(const nst_interface *interface, const ip_addr_t *destination) {
@@ -76,6 +78,9 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
     nst_list_append(&interface->looped, &packet->link);
     interface->looped_count++;
     nst_stack_wake(stack);
+  } else if (stack->holding) {
+    nst_list_append(&interface->egress, &packet->link);
+    nst_interface_room_came(interface);
   } else if (nst_interface_has_room(interface)) {
     if (nst_device_transmit(interface->device, packet) != NST_OK) nst_packet_free(packet);
   } else {

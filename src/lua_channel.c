@@ -1,5 +1,6 @@
 /*** The command channel and its tickets as Lua sees them.
 @submodule netstack.core */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,11 +28,16 @@ static int complain(reader *r, const char *field, const char *why) {
   return nst_lua_argument_error(r->L, 2, r->function, text);
 }
 
+static bool is_handle(lua_State *L, int index) {
+  return nst_lua_test(L, index, NST_CLASS_TCP) || nst_lua_test(L, index, NST_CLASS_UDP) ||
+         nst_lua_test(L, index, NST_CLASS_RAW);
+}
+
 static void read_handle(reader *r) {
   nst_socket *socket = nst_lua_test_socket(r->L, -1);
   if (socket == NULL) {
-    if (lua_isuserdata(r->L, -1)) r->error = NST_CLOSED; /* a handle that was closed holds no socket any more */
-    else complain(r, "handle", "handle expected");
+    if (!is_handle(r->L, -1)) complain(r, "handle", "handle expected");
+    r->error = NST_CLOSED; /* a handle that was closed holds no socket any more */
     return;
   }
   if (socket->protocol != r->operation->protocol) complain(r, "handle", "a handle of another protocol");
@@ -42,13 +48,16 @@ static void read_handle(reader *r) {
 
 static void read_host(reader *r, const char *field, ip_addr_t *to) {
   if (lua_type(r->L, -1) != LUA_TSTRING) complain(r, field, "string expected");
-  if (!nst_address_parse(r->request->stack, lua_tostring(r->L, -1), to)) r->error = NST_INVALID_ADDRESS;
+  if (strlen(lua_tostring(r->L, -1)) != nst_rawlen(r->L, -1) ||
+      !nst_address_parse(r->request->stack, lua_tostring(r->L, -1), to)) {
+    r->error = NST_INVALID_ADDRESS;
+  }
 }
 
 static double read_number(reader *r, const char *field, double least, double most) {
   double value = (double)lua_tonumber(r->L, -1);
   if (lua_type(r->L, -1) != LUA_TNUMBER) complain(r, field, "number expected");
-  if (value != (double)(int64_t)value) complain(r, field, "number has no integer representation");
+  if (!(floor(value) == value)) complain(r, field, "number has no integer representation");
   if (value < least || value > most) complain(r, field, "out of range");
   return value;
 }
@@ -87,7 +96,7 @@ static void read_addresses(reader *r) {
   for (i = 0; i < count; i++) {
     lua_rawgeti(L, -1, (int)i + 1);
     if (lua_type(L, -1) != LUA_TSTRING) complain(r, "addresses", "addresses are strings");
-    if (!nst_prefix_parse(r->request->stack, lua_tostring(L, -1), &prefixes[i])) r->error = NST_INVALID_ADDRESS;
+    if (!nst_lua_prefix(L, -1, r->request->stack, &prefixes[i])) r->error = NST_INVALID_ADDRESS;
     lua_pop(L, 1);
   }
 }
@@ -206,6 +215,17 @@ static nst_request *submit_command(lua_State *L, const char *function, nst_error
   return NULL;
 }
 
+static int submit_as(lua_State *L, const char *function) {
+  nst_error error;
+  nst_request *request = submit_command(L, function, &error);
+  nst_stack *stack;
+  if (request == NULL) return nst_lua_fail(L, error);
+  stack = request->stack;
+  nst_lua_push_ticket(L, request);
+  nst_lua_after(L, stack);
+  return 1;
+}
+
 /*** Queues a command.
 @function channel:submit
 @tparam string op
@@ -213,14 +233,17 @@ static nst_request *submit_command(lua_State *L, const char *function, nst_error
 @treturn ticket|nil
 @treturn string "full", "closed", "invalid address" */
 static int submit(lua_State *L) {
-  nst_error error;
-  nst_request *request = submit_command(L, "submit", &error);
-  nst_stack *stack;
-  if (request == NULL) return nst_lua_fail(L, error);
-  stack = request->stack;
-  nst_lua_push_ticket(L, request);
-  nst_lua_after(L, stack);
-  return 1;
+  return submit_as(L, "submit");
+}
+
+/*** As `submit`, for channel:request, in whose name its errors are.
+@function channel:submit_request
+@tparam string op
+@tparam table args
+@treturn ticket|nil
+@treturn string "full", "closed", "invalid address" */
+static int submit_request(lua_State *L) {
+  return submit_as(L, "request");
 }
 
 /*** Queues a command whose answer nobody wants; a close always has room.
@@ -461,8 +484,8 @@ static int result(lua_State *L) {
 
 void nst_lua_open_channel(lua_State *L) {
   static const luaL_Reg channel_methods[] = {
-    {"submit", submit}, {"post", post}, {"room_ticket", room_ticket}, {"stack", stack_of}, {"close", close_channel},
-    {NULL, NULL}};
+    {"submit", submit}, {"submit_request", submit_request}, {"post", post}, {"room_ticket", room_ticket},
+    {"stack", stack_of}, {"close", close_channel}, {NULL, NULL}};
   static const luaL_Reg ticket_methods[] = {
     {"done", done}, {"result", result}, {"cancel", cancel}, {"arm", arm}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"channel", channel_new}, {"first_of", first_of}, {NULL, NULL}};

@@ -40,17 +40,9 @@ static nst_box *push_device(lua_State *L) {
 @function device:close
 @treturn integer 1; harmless twice */
 static int close_device(lua_State *L) {
-  nst_device *device;
-  nst_lua_check(L, 1, NST_CLASS_DEVICE, "close");
-  device = ((nst_box *)lua_touserdata(L, 1))->object;
-  if (device) {
-    nst_hub *hub = device->hub;
-    nst_stack *stack = device->interface ? device->interface->stack : NULL;
-    collect(L);
-    (void)hub;
-    (void)stack;
-    nst_lua_after(L, NULL);
-  }
+  (void)check_device(L, "close");
+  collect(L);
+  nst_lua_after(L, NULL);
   return nst_lua_success(L);
 }
 
@@ -99,7 +91,8 @@ static int stats(lua_State *L) {
 @function device:try_send
 @tparam string packet
 @treturn integer|nil 1
-@treturn string "full", "closed", "message too long", "address already in use" while a stack is attached */
+@treturn string "full", "closed", "message too long", "address already in use" while a stack is attached, "not
+supported" by a device in Lua */
 static int try_send(lua_State *L) {
   nst_device *device = check_device(L, "send");
   size_t length;
@@ -108,6 +101,7 @@ static int try_send(lua_State *L) {
   nst_error error;
   if (length == 0) return nst_lua_argument_error(L, 1, "send", "empty packet");
   if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
+  if (nst_is_callback_device(device)) return nst_lua_fail(L, NST_NOT_SUPPORTED); /* input is its way in */
   if (device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
   if (length > device->mtu + (device->medium == NST_MEDIUM_ETHERNET ? 14u : 0u)) {
     return nst_lua_fail(L, NST_MESSAGE_TOO_LONG);
@@ -129,6 +123,7 @@ static int try_receive(lua_State *L) {
   nst_device *device = check_device(L, "receive");
   nst_packet *packet;
   if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
+  if (nst_is_callback_device(device)) return nst_lua_fail(L, NST_NOT_SUPPORTED); /* transmit gets its packets */
   if (device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
   packet = nst_device_receive(device);
   if (packet == NULL) return nst_lua_fail(L, nst_device_is_cut(device) ? NST_CLOSED : NST_EMPTY);
@@ -168,16 +163,18 @@ static int input(lua_State *L) {
   size_t length;
   const char *data = nst_lua_string(L, 1, &length, "input");
   nst_packet *packet;
+  nst_error error;
   if (length == 0) return nst_lua_argument_error(L, 1, "input", "empty packet");
   if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
+  if (!nst_is_callback_device(device)) return nst_lua_fail(L, NST_NOT_SUPPORTED);
   if (length > device->mtu + (device->medium == NST_MEDIUM_ETHERNET ? 14u : 0u)) {
     return nst_lua_fail(L, NST_MESSAGE_TOO_LONG);
   }
   packet = nst_packet_copy(device->hub, data, length);
   if (packet == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
-  nst_lua_result(L, nst_callback_device_input(device, packet));
+  error = nst_callback_device_input(device, packet);
   nst_lua_after(L, NULL);
-  return lua_isnil(L, -2) && lua_isstring(L, -1) ? 2 : 1;
+  return nst_lua_result(L, error);
 }
 
 /*** A ticket that is answered when an unattached end has a packet ("read") or room ("write").
@@ -187,7 +184,7 @@ static int input(lua_State *L) {
 @treturn string "closed", "no memory" */
 static int wait_ticket(lua_State *L) {
   nst_device *device = check_device(L, "wait_ticket");
-  bool read = lua_tostring(L, 2)[0] == 'r';
+  bool read = nst_lua_string(L, 1, NULL, "wait_ticket")[0] == 'r';
   nst_request *request;
   if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
   request = nst_request_new(device->hub, NULL, read ? nst_attempt_device_readable : nst_attempt_device_writable);
@@ -209,11 +206,12 @@ static int wait_ticket(lua_State *L) {
 static int pipe_new(lua_State *L) {
   nst_device *ends[2];
   nst_box *a, *b;
-  uint16_t size = (uint16_t)lua_tonumber(L, 1);
-  nst_medium kind = lua_tostring(L, 2)[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
+  uint16_t size = (uint16_t)nst_lua_integer(L, 0, 68, 65535, "pipe");
+  nst_medium kind = nst_lua_string(L, 1, NULL, "pipe")[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
+  size_t capacity = (size_t)nst_lua_integer(L, 2, 0, 2147483648.0, "pipe");
   a = push_device(L);
   b = push_device(L);
-  if (!nst_pipe_new(nst_lua_hub(L), size, kind, (size_t)lua_tonumber(L, 3), lua_toboolean(L, 4), ends)) {
+  if (!nst_pipe_new(nst_lua_hub(L), size, kind, capacity, lua_toboolean(L, 4), ends)) {
     return nst_lua_fail(L, NST_NO_MEMORY);
   }
   a->object = ends[0];
@@ -238,9 +236,9 @@ static int pipe_new(lua_State *L) {
 @treturn device|nil
 @treturn string "no memory" */
 static int device_new(lua_State *L) {
-  uint16_t size = (uint16_t)lua_tonumber(L, 1);
-  nst_medium kind = lua_tostring(L, 2)[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
-  nst_box *box = push_device(L);
+  uint16_t size = (uint16_t)nst_lua_integer(L, 0, 68, 65535, "device");
+  nst_medium kind = nst_lua_string(L, 1, NULL, "device")[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
+  nst_box *box = (luaL_checktype(L, 3, LUA_TFUNCTION), push_device(L));
   nst_device *device = nst_callback_device_new(nst_lua_hub(L), size, kind);
   if (device == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
   box->object = device;

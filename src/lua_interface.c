@@ -47,7 +47,7 @@ static nst_error read_prefixes(lua_State *L, int index, nst_stack *stack, addres
   for (i = 0; i < count; i++) {
     lua_rawgeti(L, index, (int)i + 1);
     if (lua_type(L, -1) != LUA_TSTRING) nst_lua_argument_error(L, index - 1, function, "addresses are strings");
-    if (!nst_prefix_parse(stack, lua_tostring(L, -1), &list->prefixes[i])) return NST_INVALID_ADDRESS;
+    if (!nst_lua_prefix(L, -1, stack, &list->prefixes[i])) return NST_INVALID_ADDRESS;
     lua_pop(L, 1);
   }
   list->count = count;
@@ -271,20 +271,20 @@ static int attach(lua_State *L) {
 static int add_route(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "add_route")->object;
   nst_box *box = nst_lua_test(L, 3, NST_CLASS_INTERFACE);
-  const char *text = nst_lua_string(L, 1, NULL, "add_route");
   nst_interface *interface = box ? box->object : NULL;
   ip_addr_t gateway;
   nst_prefix prefix;
+  (void)nst_lua_string(L, 1, NULL, "add_route");
   if (box == NULL && lua_type(L, 3) != LUA_TSTRING) {
     return nst_lua_argument_error(L, 2, "add_route", "a gateway's address or an interface expected");
   }
   if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
-  if (!nst_prefix_parse(stack, text, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  if (!nst_lua_prefix(L, 2, stack, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
   if (box) {
     if (interface == NULL || interface->stack != stack) return nst_lua_fail(L, NST_NO_ROUTE);
     return nst_lua_result(L, nst_route_add(stack, &prefix, interface, NULL, false));
   }
-  if (!nst_address_parse(stack, lua_tostring(L, 3), &gateway) || IP_IS_ANY_TYPE_VAL(gateway)) {
+  if (!nst_lua_address(L, 2, stack, &gateway, "add_route") || IP_IS_ANY_TYPE_VAL(gateway)) {
     return nst_lua_fail(L, NST_INVALID_ADDRESS);
   }
   if (IP_GET_TYPE(&gateway) != IP_GET_TYPE(&prefix.address)) return nst_lua_fail(L, NST_WRONG_IP_VERSION);
@@ -299,10 +299,10 @@ static int add_route(lua_State *L) {
 @treturn string "no route": there was none */
 static int remove_route(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "remove_route")->object;
-  const char *text = nst_lua_string(L, 1, NULL, "remove_route");
   nst_prefix prefix;
+  (void)nst_lua_string(L, 1, NULL, "remove_route");
   if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
-  if (!nst_prefix_parse(stack, text, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  if (!nst_lua_prefix(L, 2, stack, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
   return nst_lua_result(L, nst_route_remove(stack, &prefix) ? NST_OK : NST_NO_ROUTE);
 }
 

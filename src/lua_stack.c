@@ -212,7 +212,7 @@ static int process_commands(lua_State *L) {
     lua_pushinteger(L, 0);
     return 1;
   }
-  nst_pushinteger(L, nst_stack_process_commands(stack, max));
+  nst_pushinteger(L, nst_stack_process_commands_only(stack, max));
   nst_lua_after(L, stack->open ? stack : NULL);
   return 1;
 }

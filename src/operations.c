@@ -150,7 +150,7 @@ static nst_error do_tcp_send(nst_request *request) {
 
 static nst_error do_tcp_recv(nst_request *request) {
   nst_tcp *tcp = tcp_of(request->socket);
-  bool ended = tcp->socket.open && tcp->end_of_data && tcp->error == NST_OK;
+  bool ended = tcp->socket.open && (tcp->end_of_data || tcp->discards) && tcp->error == NST_OK;
   nst_error error = nst_tcp_readable(tcp);
   if (error == NST_CLOSED && ended) {
     request->finished = true;

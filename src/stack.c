@@ -231,6 +231,12 @@ static void commands_inside(nst_stack *stack, void *argument) {
   (void)tell_waiting(stack);
 }
 
+static void commands_only_inside(nst_stack *stack, void *argument) {
+  stack->holding = true;
+  commands_inside(stack, argument);
+  stack->holding = false;
+}
+
 size_t nst_stack_process_commands(nst_stack *stack, size_t max) {
   poll_result result = {false, false, 0, 0};
   result.max = max;
@@ -254,6 +260,13 @@ nst_error nst_stack_submit(nst_stack *stack, nst_request *request, bool always) 
 void nst_stack_command_left(nst_stack *stack) {
   stack->command_count--;
   nst_requests_attempt(&stack->room_waiters);
+}
+
+size_t nst_stack_process_commands_only(nst_stack *stack, size_t max) {
+  poll_result result = {false, false, 0, 0};
+  result.max = max;
+  (void)nst_inside(stack, commands_only_inside, &result);
+  return result.commands;
 }
 
 bool nst_stack_has_address(const nst_stack *stack, const ip_addr_t *address) {

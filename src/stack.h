@@ -62,6 +62,7 @@ struct nst_stack {
   nst_route *routes;
   size_t route_count, route_capacity;
   bool dont_fragment;   /* on the datagram being sent */
+  bool holding;         /* only commands run: what is sent waits with the interface for the next poll */
   bool sending_datagram; /* what the device refuses now is kept, not dropped (interface.c) */
   nst_interface *refused; /* the interface that refused a packet during this call */
 
@@ -103,6 +104,8 @@ void nst_stack_die(nst_stack *stack);
 bool nst_stack_poll(nst_stack *stack, bool *worked);
 /* Runs at most `max` queued commands (0: all), nothing else. */
 size_t nst_stack_process_commands(nst_stack *stack, size_t max);
+/* The same without touching the device: what the commands send goes out at the next poll. */
+size_t nst_stack_process_commands_only(nst_stack *stack, size_t max);
 /* Sets the clock, never back. */
 void nst_stack_set_time(nst_stack *stack, nst_time now);
 /* Follows the hub's run time. */

@@ -11,7 +11,7 @@ local wait = scheduler.wait
 
 ---@class netstack.channel
 local Channel = core.classes.channel
-local submit = Channel.submit
+local submit = Channel.submit_request
 
 --- Runs a command and waits for its answer, and for room in the channel before that.
 -- @tparam string op

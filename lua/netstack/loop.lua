@@ -26,7 +26,7 @@ local unpack = table.unpack or unpack -- luacheck: ignore 143
 local DEEPEST = 40
 -- A function clock is asked again after at most so many real seconds.
 local CLOCK_STEP = 0.001
--- So many rounds in which tasks did nothing but `sleep(0)` are taken for polling: time then moves on.
+-- So many rounds in which tasks did nothing but `sleep(0)`, or calls that may not wait, are taken for polling: time then moves on.
 local PATIENCE = 100000
 
 local M = {}
@@ -284,8 +284,9 @@ local function turn(loop, goal)
     -- the same instant, what one of them leads to comes before the next.
     local timer = loop.timers[1]
     if timer and timer.key <= time and (not more or loop.source) then
+      -- This is no progress: the deadline may be that of a call which polls (`settimeout(0)`).
       expire(loop, time, loop.source ~= false)
-      idle, timer = 0, loop.timers[1]
+      timer = loop.timers[1]
     end
 
     if loop.lingering and not goal and core.unsettled() == 0 then return "settled" end

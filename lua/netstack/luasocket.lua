@@ -1,5 +1,5 @@
---- LuaSocket's `socket` module over a stack: `require "netstack.luasocket"(stack)` has every key of it, and programs and
--- libraries written for LuaSocket run on it, in tasks and outside of `netstack.run`.
+--- LuaSocket's `socket` module over a stack: `require "netstack.luasocket"(stack)` has every key of it, and programs
+-- written for LuaSocket run on it, in tasks and outside of `netstack.run`.
 --
 -- Where it is not LuaSocket to the letter: "*" binds both families (`tcp4` and `tcp6` only theirs); a name that is not
 -- known is always "host not found"; what LuaSocket refuses by raising an error since the object is of another class (a
@@ -27,15 +27,15 @@ local FIXED_EPOCH = 1e9
 
 local epoch, epoch_run = nil, nil -- wall clock time at which the time of a run began; `false` is outside run
 
---- The time in seconds since 1970. In a run it goes with the run's clock, so it agrees with `sleep` and with timeouts in
--- virtual time too.
+--- The time in seconds since 1970. In a run it goes with the run's clock, so it agrees with `sleep` and with timeouts,
+-- in virtual time too.
 -- @treturn number
 ---@return number
 local function gettime()
   local run = scheduler.run_id() or false
-  if run ~= epoch_run then
+  if run ~= epoch_run then -- clocks of runs that are not virtual tell the real time
     epoch_run = run
-    epoch = run and scheduler.seed() and FIXED_EPOCH or core.wall_clock() - scheduler.now()
+    epoch = run and not run.source and scheduler.seed() and FIXED_EPOCH or core.wall_clock() - scheduler.now()
   end
   return epoch + scheduler.now()
 end

@@ -1,5 +1,5 @@
---- Private copies of LuaSocket's Lua modules, and of clients written for it, in which `require "socket"` is a table that
--- is bound to a stack. `package.loaded` is neither read nor written for what is copied.
+--- Private copies of LuaSocket's Lua modules, and of clients written for it, in which `require "socket"` is a table
+-- that is bound to a stack. `package.loaded` is neither read nor written for what is copied.
 -- @module netstack.luasocket.loader
 
 local assert, error, loadfile, setmetatable, type = assert, error, loadfile, setmetatable, type

@@ -1,5 +1,5 @@
---- Sinks and sources over sockets, as LTN12 wants them. They have the socket's `getfd` and `dirty`, so that `select` takes
--- them in place of it.
+--- Sinks and sources over sockets, as LTN12 wants them. They have the socket's `getfd` and `dirty`, so that `select`
+-- takes them in place of it.
 -- @module netstack.luasocket.ltn12
 
 local error, min, setmetatable, tostring, type = error, math.min, setmetatable, tostring, type

@@ -12,8 +12,8 @@ local names = require "netstack.names"
 local sockets = require "netstack.socket"
 
 local translate = errors.translate
-local error, format, getmetatable, ipairs, setmetatable, tonumber, tostring, type = error, string.format, getmetatable,
-  ipairs, setmetatable, tonumber, tostring, type
+local error, format, getmetatable, ipairs, setmetatable, tonumber, type = error, string.format, getmetatable,
+  ipairs, setmetatable, tonumber, type
 
 local WRONG_FAMILY = errors.text["wrong ip version"]
 
@@ -22,11 +22,22 @@ local M = {}
 --- What `getfd` of a closed socket gives.
 M.INVALID = -1
 
-local last_number = 2 ^ 30
+local next_number = 0x40000000
 local number_of = setmetatable({}, { __mode = "k" }) -- socket of netstack -> its number
 local by_number = setmetatable({}, { __mode = "v" })
 -- Sockets whose object gave them up by setfd(-1) and that nobody took over yet: nothing else holds them.
-local given_up = {}
+local given_up = {} -- luacheck: ignore 241 (written only: it holds them)
+
+-- The number of a socket, which it gets when it is first asked for.
+local function number_for(socket)
+  local number = number_of[socket]
+  if not number then
+    number = next_number
+    next_number = number + 1
+    number_of[socket], by_number[number] = number, socket
+  end
+  return number
+end
 
 --- The socket with a number.
 -- @tparam number number
@@ -95,7 +106,8 @@ function M.class(name, methods)
   return {
     __index = index,
     __name = name,
-    __tostring = function(self) return name .. ": " .. tostring(self.socket) end,
+    -- Unlike a netstack socket's, this never changes while the class does not: programs use it to tell objects apart.
+    __tostring = function(self) return format("%s: 0x%x", name, number_for(self.socket)) end,
     __close = function(self) self:close() end,
     luasocket = true,
   }
@@ -134,14 +146,7 @@ function M.common(methods, absent)
   --- A number for those who want one; `-1` once the socket is closed.
   function methods:getfd()
     if self.closed then return M.INVALID end
-    local socket = self.socket
-    local number = number_of[socket]
-    if not number then
-      number = last_number
-      last_number = number + 1
-      number_of[socket], by_number[number] = number, socket
-    end
-    return number
+    return number_for(self.socket)
   end
 
   --- Takes over the socket with another object's number; `-1` gives the own one up without closing it.

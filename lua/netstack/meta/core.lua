@@ -325,7 +325,7 @@ function device:stats() end
 ---Puts a packet into an unattached pipe end, without waiting.
 ---@param packet string
 ---@return integer|nil # 1
----@return string|nil # "full", "closed", "message too long", "address already in use" while a stack is attached
+---@return string|nil # "full", "closed", "message too long", "address already in use" while a stack is attached, "not supported" by a device in Lua
 function device:try_send(packet) end
 
 ---Takes a packet out of an unattached pipe end, without waiting.
@@ -362,6 +362,13 @@ local channel = {}
 ---@return netstack.ticket|nil
 ---@return string|nil # "full", "closed", "invalid address"
 function channel:submit(op, args) end
+
+---As `submit`, for channel:request, in whose name its errors are.
+---@param op string
+---@param args table
+---@return netstack.ticket|nil
+---@return string|nil # "full", "closed", "invalid address"
+function channel:submit_request(op, args) end
 
 ---Queues a command whose answer nobody wants; a close always has room.
 ---@param op string
