@@ -1,4 +1,5 @@
 local netstack = require "netstack"
+local scheduler = require "netstack.scheduler"
 
 describe("the loop", function()
   it("starts spawned tasks before it drives the stacks", function()
@@ -28,6 +29,32 @@ describe("the loop", function()
       end)
       netstack.sleep(0)
       assert.equal("in place", log[1])
+    end)
+  end)
+
+  it("tells the others when a task is cancelled whose ticket was answered but not yet reported", function()
+    local a, b = netstack.pair()
+    netstack.run(function()
+      local channel, woken = a:channel(), 0
+      local handle = assert(channel:request("udp.bind", { host = "*", port = 53 })).handle
+      local ticket = channel:submit("udp.recv", { handle = handle })
+      local tasks = {}
+      for i = 1, 3 do
+        tasks[i] = netstack.spawn(function()
+          scheduler.wait(ticket)
+          woken = woken + 1
+        end)
+      end
+      netstack.sleep(1)
+      b:udp():sendto("x", "10.0.0.1", 53)
+      for _ = 1, 3 do
+        a:poll(1)
+        b:poll(1)
+      end
+      assert.is_true(ticket:done())
+      tasks[3]:cancel()
+      netstack.sleep(1)
+      assert.equal(2, woken)
     end)
   end)
 

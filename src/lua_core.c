@@ -111,17 +111,13 @@ static int await(lua_State *L) {
 @function watch
 @tparam ticket ticket
 @tparam integer number
-@treturn integer|nil the number that was watching, 0: none; nil when the ticket is answered already */
+@treturn integer|nil the number that was watching, 0: none; nil when the ticket is answered already: then a report that
+is under way still comes, since others may wait for it under the same number */
 static int watch(lua_State *L) {
   nst_request *request = check_ticket(L);
-  unsigned before = request->watcher;
+  if (request->state == NST_REQUEST_DONE) return 0;
+  lua_pushinteger(L, (lua_Integer)request->watcher);
   request->watcher = (unsigned)lua_tointeger(L, 2);
-  if (request->state == NST_REQUEST_DONE) {
-    nst_list_remove(&request->ready);
-    request->watcher = 0;
-    return 0;
-  }
-  lua_pushinteger(L, (lua_Integer)before);
   return 1;
 }
 

@@ -62,7 +62,7 @@ function core.await(ticket, number, thread) end
 ---Asks for a number to be reported by `ready` once the ticket is answered; 0 takes that back.
 ---@param ticket netstack.ticket
 ---@param number integer
----@return integer|nil # the number that was watching, 0: none; nil when the ticket is answered already
+---@return integer|nil # the number that was watching, 0: none; nil when the ticket is answered already: then a report that is under way still comes, since others may wait for it under the same number
 function core.watch(ticket, number) end
 
 ---A new run begins: its time starts at 0; every stack's clock goes on from where it stands.
