@@ -68,6 +68,17 @@ function M.connection(a, b, family, port)
   return client, server
 end
 
+--- Accepts until the listener closes, in a daemon. `handle` is called with each connection, in a task of its own.
+function M.serve(listener, handle)
+  netstack.daemon(function()
+    local server = listener:accept()
+    while server do
+      netstack.spawn(handle, server)
+      server = listener:accept()
+    end
+  end)
+end
+
 -- ---------------------------------------------------------------------------------------------------- data
 
 --- A seeded generator: `random(n)` is an integer from 0 to n - 1, `random()` a number from 0 to 1. The same everywhere.

@@ -57,13 +57,9 @@ describe("TCP over a bad link", function()
     local a, b = helper.bad_link { drop = 0.2, duplicate = 0.2, delay = 0.2, swap = 0.2, seed = 7 }
     netstack.run(function()
       local listener = b:bind("*", 80)
-      netstack.daemon(function()
-        while true do
-          local server = listener:accept()
-          local request = server:receive("*a")
-          server:send("answer to " .. request)
-          server:close()
-        end
+      helper.serve(listener, function(server)
+        server:send("answer to " .. server:receive("*a"))
+        server:close()
       end)
       for i = 1, 50 do
         local client = assert(a:connect("10.0.0.2", 80))

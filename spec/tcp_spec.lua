@@ -105,16 +105,14 @@ describe("TCP socket", function()
                 client:send(data, i, i)
               end
             end)
-            local got, partial, timeouts = nil, "", 0
-            repeat
-              local err
+            local timeouts = 0
+            local got, err, partial = server:receive(pattern)
+            while not got do
+              assert.equal("timeout", err)
+              assert.equal(data:sub(1, #partial), partial)
+              timeouts = timeouts + 1
               got, err, partial = server:receive(pattern, partial)
-              if not got then
-                assert.equal("timeout", err)
-                assert.equal(data:sub(1, #partial), partial)
-                timeouts = timeouts + 1
-              end
-            until got
+            end
             assert.equal(expected, got)
             assert.is_true(timeouts >= #data - 1)
           end
@@ -132,11 +130,12 @@ describe("TCP socket", function()
           client:shutdown("send")
         end)
         server:settimeout(0.005)
-        local expected, got, partial, err = helper.stream(5), 0, nil, nil
+        local expected, got = helper.stream(5), 0
+        local err
         repeat
-          local data
-          data, err, partial = server:receive(777)
+          local data, why, partial = server:receive(777)
           local part = data or partial
+          err = why
           assert.is_true(part == expected(#part))
           got = got + #part
         until err == "closed"

@@ -83,7 +83,7 @@ describe("TCP window", function()
       end
     end)
 
-    it("answers an empty segment beyond the window with nothing, and one before it with ACK, " .. family.name, function()
+    it("answers an empty segment beyond the window with nothing, one before with ACK, " .. family.name, function()
       netstack.run(function()
         local socket, peer = helper.by_hand(family)
         peer:send(helper.ACK, nil, { seq = peer.seq + 70000000 })
