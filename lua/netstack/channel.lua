@@ -52,9 +52,7 @@ function Channel:request(op, args)
 end
 
 -- The stack, or nil and "closed".
-local function stack_of(channel)
-  return channel:stack()
-end
+local stack_of = Channel.stack
 
 --- A TCP socket of the channel's stack. @treturn tcp|nil
 function Channel:tcp()

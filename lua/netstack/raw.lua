@@ -4,8 +4,10 @@
 local core = require "netstack.core"
 local sockets = require "netstack.socket"
 
+local handle_of = require("netstack.check").handle
 local wait_for, deadline_of = sockets.wait_for, sockets.deadline_of
-local try_send, try_receive = core.classes.raw.try_send, core.classes.raw.try_receive
+local handle_methods = core.classes.raw
+local try_send, try_receive = handle_methods.try_send, handle_methods.try_receive
 
 ---@class netstack.raw
 local Raw = {}
@@ -30,7 +32,7 @@ end
 ---@param packet string
 ---@return integer|nil, string?
 function Raw:send(packet)
-  local handle = self.handle
+  local handle = handle_of(self, "send")
   local sent, err = try_send(handle, packet)
   if sent or err ~= "wouldblock" then return sent, err end
   local deadline = deadline_of(self)
@@ -49,7 +51,7 @@ end
 ---@param max? integer
 ---@return string|nil, (integer|string)?
 function Raw:receive(max)
-  local handle = self.handle
+  local handle = handle_of(self, "receive")
   local packet, extra = try_receive(handle, max)
   if packet or extra ~= "wouldblock" then return packet, extra end
   local deadline = deadline_of(self)
@@ -64,7 +66,7 @@ end
 --- @treturn integer 1
 ---@return integer
 function Raw:close()
-  return self.handle:close()
+  return handle_methods.close(handle_of(self, "close"))
 end
 
 return { new = new, metatable = metatable }

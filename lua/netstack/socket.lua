@@ -2,6 +2,7 @@
 -- in which a method waits.
 -- @module netstack.socket
 
+local check = require "netstack.check"
 local core = require "netstack.core"
 local names = require "netstack.names"
 local scheduler = require "netstack.scheduler"
@@ -44,6 +45,7 @@ function M.deadline_of(self)
 end
 
 local function settimeout(self, seconds, mode)
+  check.handle(self, "settimeout")
   if seconds ~= nil and (type(seconds) ~= "number" or seconds ~= seconds) then
     error("bad argument #1 to 'settimeout' (number expected, got " .. type(seconds) .. ")", 2)
   end
@@ -59,6 +61,7 @@ local function settimeout(self, seconds, mode)
 end
 
 local function gettimeout(self)
+  check.handle(self, "gettimeout")
   return self.block, self.total
 end
 
@@ -105,11 +108,14 @@ function M.weak(stack)
 end
 
 --- Adds methods that are the handle's own.
-function M.delegate(methods, ...)
+-- @tparam table methods
+-- @tparam table originals the handle's methods
+-- @param ... names
+function M.delegate(methods, originals, ...)
   for _, name in ipairs { ... } do
+    local method = originals[name]
     methods[name] = function(self, ...)
-      local handle = self.handle
-      return handle[name](handle, ...)
+      return method(check.handle(self, name), ...)
     end
   end
 end
@@ -119,8 +125,7 @@ end
 -- @treturn string "host not found"
 function M.resolve(self, host, position, method)
   if type(host) ~= "string" then
-    error("bad argument #" .. position .. " to '" .. method .. "' (string expected, got " ..
-      (host == nil and "no value" or type(host)) .. ")", 3)
+    check.bad(position, method, "string expected, got " .. (host == nil and "no value" or type(host)))
   end
   local reference = self.stack
   return names.resolve(reference and reference.stack, host)

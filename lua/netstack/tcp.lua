@@ -2,10 +2,12 @@
 -- waits for the handle's ticket and asks again, so a wake-up that came for nothing does no harm.
 -- @module netstack.tcp
 
+local check = require "netstack.check"
 local core = require "netstack.core"
 local scheduler = require "netstack.scheduler"
 local sockets = require "netstack.socket"
 
+local handle_of, NOBODY = check.handle, check.NOBODY
 local wait_for, deadline_of = sockets.wait_for, sockets.deadline_of
 local concat, type, error, tonumber = table.concat, type, error, tonumber
 
@@ -43,7 +45,7 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Tcp:bind(host, port)
-  return self.handle:bind(host, port)
+  return handle_methods.bind(handle_of(self, "bind"), host, port)
 end
 
 --- Turns the socket into a listener; repeated, it changes the backlog.
@@ -54,7 +56,7 @@ end
 ---@param backlog? integer
 ---@return integer|nil, string?
 function Tcp:listen(backlog)
-  return self.handle:listen(backlog)
+  return handle_methods.listen(handle_of(self, "listen"), backlog)
 end
 
 --- Waits for a connection.
@@ -62,7 +64,7 @@ end
 -- @treturn string "timeout", "closed"
 ---@return netstack.tcp|nil, string?
 function Tcp:accept()
-  local handle = self.handle
+  local handle = handle_of(self, "accept")
   local child, err = try_accept(handle)
   if not child then
     local deadline = deadline_of(self)
@@ -104,10 +106,11 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Tcp:connect(host, port)
+  local handle = handle_of(self, "connect")
   if self.connecting then return nil, "in progress" end
   local address, why = sockets.resolve(self, host, 1, "connect")
   if not address then return nil, why end
-  local ok, err = try_connect(self.handle, address, port)
+  local ok, err = try_connect(handle, address, port)
   if ok or err ~= "wouldblock" then return ok, err end
   return finish_connect(self)
 end
@@ -124,7 +127,7 @@ end
 ---@param j? integer
 ---@return integer|nil, string?, integer?
 function Tcp:send(data, i, j)
-  local handle = self.handle
+  local handle = (self or NOBODY).handle
   local last, err, sent = try_send(handle, data, i, j)
   if last then return last end
   if err ~= "wouldblock" then return nil, err, sent end
@@ -148,7 +151,7 @@ function Tcp:receive_some(max)
   if max ~= nil and (type(max) ~= "number" or max < 1) then
     error("bad argument #1 to 'receive_some' (a number of bytes, 1 or more, expected)", 2)
   end
-  local handle = self.handle
+  local handle = (self or NOBODY).handle
   local data, err = try_receive(handle, max)
   if data or err ~= "wouldblock" then return data, err end
   local deadline = deadline_of(self)
@@ -253,6 +256,7 @@ end
 ---@param prefix? string
 ---@return string|nil, string?, string?
 function Tcp:receive(pattern, prefix)
+  self = self or NOBODY
   if prefix ~= nil and type(prefix) ~= "string" then
     if type(prefix) ~= "number" then
       error("bad argument #2 to 'receive' (string expected, got " .. type(prefix) .. ")", 2)
@@ -278,21 +282,21 @@ end
 ---@param how? "send"|"receive"|"both"
 ---@return integer|nil, string?
 function Tcp:shutdown(how)
-  return self.handle:shutdown(how)
+  return handle_methods.shutdown(handle_of(self, "shutdown"), how)
 end
 
 --- Sends what is unsent, then FIN, in the background; RST when received data was not read. Never blocks.
 -- @treturn integer 1
 ---@return integer
 function Tcp:close()
-  return self.handle:close()
+  return handle_methods.close(handle_of(self, "close"))
 end
 
 --- Sends RST and forgets the connection.
 -- @treturn integer 1
 ---@return integer
 function Tcp:abort()
-  return self.handle:abort()
+  return handle_methods.abort(handle_of(self, "abort"))
 end
 
 --- What is known of the connection: state, rtt, rttvar, rto, cwnd, ssthresh, snd_wnd, rcv_wnd, mss, retransmits,
@@ -300,9 +304,9 @@ end
 -- @treturn table|nil
 ---@return table|nil, string?
 function Tcp:info()
-  return self.handle:info()
+  return handle_methods.info(handle_of(self, "info"))
 end
 
-sockets.delegate(Tcp, "getsockname", "getpeername", "getstats", "dirty", "setoption", "getoption")
+sockets.delegate(Tcp, handle_methods, "getsockname", "getpeername", "getstats", "dirty", "setoption", "getoption")
 
 return { new = new, wrap = wrap, metatable = metatable, now = scheduler.now }

@@ -4,6 +4,7 @@
 local core = require "netstack.core"
 local sockets = require "netstack.socket"
 
+local handle_of = require("netstack.check").handle
 local wait_for, deadline_of = sockets.wait_for, sockets.deadline_of
 local handle_methods = core.classes.udp
 local try_send, try_sendto = handle_methods.try_send, handle_methods.try_sendto
@@ -32,7 +33,7 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Udp:setsockname(host, port)
-  return self.handle:setsockname(host, port)
+  return handle_methods.setsockname(handle_of(self, "setsockname"), host, port)
 end
 
 --- Sets the peer: send goes there, and only its datagrams are received. "*" takes it away.
@@ -44,9 +45,10 @@ end
 ---@param port? integer
 ---@return integer|nil, string?
 function Udp:setpeername(host, port)
+  local handle = handle_of(self, "setpeername")
   local address, err = sockets.resolve(self, host, 1, "setpeername")
   if not address then return nil, err end
-  return self.handle:setpeername(address, port)
+  return handle_methods.setpeername(handle, address, port)
 end
 
 --- Sends a datagram to the peer; returns when IP has taken it whole.
@@ -56,7 +58,7 @@ end
 ---@param data string
 ---@return integer|nil, string?
 function Udp:send(data)
-  local handle = self.handle
+  local handle = handle_of(self, "send")
   local sent, err = try_send(handle, data)
   if sent or err ~= "wouldblock" then return sent, err end
   local deadline = deadline_of(self)
@@ -79,9 +81,9 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Udp:sendto(data, host, port)
+  local handle = handle_of(self, "sendto")
   local address, failure = sockets.resolve(self, host, 2, "sendto")
   if not address then return nil, failure end
-  local handle = self.handle
   local sent, err = try_sendto(handle, data, address, port)
   if sent or err ~= "wouldblock" then return sent, err end
   local deadline = deadline_of(self)
@@ -100,7 +102,7 @@ end
 ---@param max? integer
 ---@return string|nil, (integer|string)?
 function Udp:receive(max)
-  local handle = self.handle
+  local handle = handle_of(self, "receive")
   local data, extra = try_receive(handle, max)
   if data or extra ~= "wouldblock" then return data, extra end
   local deadline = deadline_of(self)
@@ -121,7 +123,7 @@ end
 ---@param max? integer
 ---@return string|nil, string?, integer?, integer?
 function Udp:receivefrom(max)
-  local handle = self.handle
+  local handle = handle_of(self, "receivefrom")
   local data, host, port, length = try_receivefrom(handle, max)
   if data or host ~= "wouldblock" then return data, host, port, length end
   local deadline = deadline_of(self)
@@ -137,9 +139,9 @@ end
 -- @treturn integer 1
 ---@return integer
 function Udp:close()
-  return self.handle:close()
+  return handle_methods.close(handle_of(self, "close"))
 end
 
-sockets.delegate(Udp, "getsockname", "getpeername", "setoption", "getoption")
+sockets.delegate(Udp, handle_methods, "getsockname", "getpeername", "setoption", "getoption")
 
 return { new = new, metatable = metatable }
