@@ -38,10 +38,20 @@ static void load(nst_stack *stack) {
   state.loaded = stack;
 }
 
+/* A child must not inherit the lock from a thread that it does not have. */
+static void lock_section(void) {
+  pthread_mutex_lock(&state.lock);
+}
+
+static void unlock_section(void) {
+  pthread_mutex_unlock(&state.lock);
+}
+
 bool nst_image_make(nst_stack *stack) {
   bool made;
   pthread_mutex_lock(&state.lock);
   if (state.pristine == NULL) { /* nothing was loaded yet, so the section is as the linker made it */
+    (void)pthread_atfork(lock_section, unlock_section, unlock_section);
     state.pristine = malloc(image_size());
     if (state.pristine) memcpy(state.pristine, image_start, image_size());
   }
@@ -69,6 +79,7 @@ bool nst_inside(nst_stack *stack, void (*body)(nst_stack *, void *), void *argum
   load(stack);
   tcp_ticks = nst_stack_ticks(stack);
   state.entered = stack;
+  stack->inside = true;
   state.way_out = &way_out;
   if (sigsetjmp(way_out, 0) == 0) {
     body(stack, argument);
@@ -79,6 +90,7 @@ bool nst_inside(nst_stack *stack, void (*body)(nst_stack *, void *), void *argum
   }
   state.entered = NULL;
   state.way_out = NULL;
+  stack->inside = false;
   pthread_mutex_unlock(&state.lock);
   if (!alive) nst_stack_die(stack);
   return alive;

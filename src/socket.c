@@ -57,7 +57,7 @@ void nst_socket_close(nst_socket *socket) {
   (void)nst_socket_retain(socket);
   nst_requests_finish(&socket->readers, NST_CLOSED);
   nst_requests_finish(&socket->writers, NST_CLOSED);
-  if (nst_current() == socket->stack) close_inside(socket->stack, socket);
+  if (socket->stack->inside) close_inside(socket->stack, socket);
   else (void)nst_inside(socket->stack, close_inside, socket);
   if (socket->protocol != NST_TCP || ((nst_tcp *)(void *)socket)->pcb == NULL) nst_list_remove(&socket->link);
   nst_socket_release(socket);

@@ -43,6 +43,7 @@ struct nst_stack {
   nst_link traced;      /* in hub->traced */
   nst_timer timer;      /* in hub->timers: the earliest of all timers below */
   bool open;
+  bool inside;          /* we are within nst_inside with it; unlike nst_current() it may be asked without the lock */
   const char *cause;    /* of its death by an assertion; NULL */
   bool wants_wake;      /* on_wake is set */
   unsigned id;          /* by which Lua finds the object again */
