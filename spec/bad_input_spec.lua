@@ -206,7 +206,8 @@ describe("Ports", function()
       local socket = stack[call[1]](stack)
       local function wrong(port)
         return packets.failure(function()
-          if call[4] then socket[call[2]](socket, call[3], call[4], port) else socket[call[2]](socket, call[3], port) end
+          local method = socket[call[2]]
+          if call[4] then method(socket, call[3], call[4], port) else method(socket, call[3], port) end
         end)
       end
       local prefix = HERE .. "bad argument #" .. (call[4] and 3 or 2) .. " to '" .. call[2] .. "' %("

@@ -39,15 +39,16 @@ local function either(value, otherwise)
 end
 
 --- A pipe: two ends; what is sent into one comes out of the other.
--- @tparam[opt] table options `mtu` (1500), `medium` ("ip"), `capacity` in packets (1024; 0 is unbounded), `checksum` (false:
--- checksums are sent as zeros and not checked)
+-- @tparam[opt] table options `mtu` (1500), `medium` ("ip"), `capacity` in packets (1024; 0 is unbounded), `checksum`
+-- (false: they are sent as zeros and not checked)
 -- @treturn device
 -- @treturn device
 ---@param options? { mtu?: integer, medium?: "ip"|"ethernet", capacity?: integer, checksum?: boolean }
 ---@return netstack.device, netstack.device
 function M.pipe(options)
   options = check.options(options, pipe_options, 1, "pipe")
-  return core.pipe(options.mtu or 1500, options.medium or "ip", options.capacity or 1024, either(options.checksum, false))
+  return core.pipe(options.mtu or 1500, options.medium or "ip", options.capacity or 1024,
+    either(options.checksum, false))
 end
 
 --- A device in Lua: `transmit` is called, outside lwIP, with each packet the attached stack sends; `device:input` feeds

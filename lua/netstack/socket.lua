@@ -1,5 +1,5 @@
---- What TCP, UDP and raw sockets have in common in Lua: a table over a handle of the core, its timeouts, and the one way
--- in which a method waits.
+--- What TCP, UDP and raw sockets have in common in Lua: a table over a handle of the core, its timeouts, and the one
+-- way in which a method waits.
 -- @module netstack.socket
 
 local check = require "netstack.check"

@@ -54,7 +54,7 @@ end
 --- Sends a datagram to the peer; returns when IP has taken it whole.
 -- @tparam string data
 -- @treturn integer|nil bytes
--- @treturn string "not connected", "message too long", "port unreachable" (reported about an earlier one), "timeout", ...
+-- @treturn string "not connected", "message too long", "port unreachable" (of an earlier one), "timeout", ...
 ---@param data string
 ---@return integer|nil, string?
 function Udp:send(data)
