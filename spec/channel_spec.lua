@@ -212,7 +212,8 @@ describe("TCP by steps", function()
     local connect = ca:submit("tcp.connect", { host = "10.0.0.2", port = 80 })
     go()
     local client, server = connect:result().handle, accept:result().handle
-    local total, pending = 0, nil
+    local total = 0
+    local pending
     repeat
       pending = ca:submit("tcp.send", { handle = client, data = ("x"):rep(3000) })
       go()
@@ -270,7 +271,8 @@ describe("Raw packets and addresses by steps", function()
     far:send(packets.icmp("192.168.9.9", "192.168.7.1", 8, 0, "\0\0\0\0"))
     stack:poll(0)
     assert.equal(0, packets.parse(far:receive()).payload:byte(1))
-    assert.same({ nil, "invalid address" }, { channel:submit("stack.set_addresses", { addresses = { "10.0.0.1/33" } }) })
+    assert.same({ nil, "invalid address" },
+      { channel:submit("stack.set_addresses", { addresses = { "10.0.0.1/33" } }) })
     assert.same({}, done(stack, channel, "stack.set_addresses", { addresses = {} }))
     assert.same({}, stack:addresses())
     local many = {}

@@ -38,10 +38,20 @@ static void load(nst_stack *stack) {
   state.loaded = stack;
 }
 
+/* A child must not inherit the lock from a thread that it does not have. */
+static void lock_section(void) {
+  pthread_mutex_lock(&state.lock);
+}
+
+static void unlock_section(void) {
+  pthread_mutex_unlock(&state.lock);
+}
+
 bool nst_image_make(nst_stack *stack) {
   bool made;
   pthread_mutex_lock(&state.lock);
   if (state.pristine == NULL) { /* nothing was loaded yet, so the section is as the linker made it */
+    (void)pthread_atfork(lock_section, unlock_section, unlock_section);
     state.pristine = malloc(image_size());
     if (state.pristine) memcpy(state.pristine, image_start, image_size());
   }

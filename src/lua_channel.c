@@ -383,7 +383,11 @@ static int cancel(lua_State *L) {
 @treturn boolean|nil whether it is done; nil when somebody is waiting with it already */
 static int arm(lua_State *L) {
   nst_request *request = check_ticket(L, "arm");
-  if (request == NULL || request->op >= 0 || request->state == NST_REQUEST_WAITING) return 0;
+  if (request && request->op >= 0) { /* a command runs once, and where it belongs: at the poll */
+    lua_pushboolean(L, request->state == NST_REQUEST_DONE);
+    return 1;
+  }
+  if (request == NULL || request->state == NST_REQUEST_WAITING) return 0;
   if (request->state == NST_REQUEST_DONE) request->state = NST_REQUEST_IDLE;
   nst_list_remove(&request->ready);
   if (request->state == NST_REQUEST_IDLE) nst_request_try(request);

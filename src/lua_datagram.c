@@ -190,6 +190,7 @@ static int take(lua_State *L, nst_socket *socket, nst_inbox *inbox, bool from) {
   nst_datagram *datagram = nst_inbox_first(inbox);
   size_t length = datagram->length;
   int top;
+  lua_settop(L, 2);
   nst_lua_pin(L, socket->stack);
   top = lua_gettop(L);
   if (!lua_isnoneornil(L, 2) && lua_tonumber(L, 2) < (lua_Number)length) length = (size_t)lua_tonumber(L, 2);

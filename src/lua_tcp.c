@@ -585,7 +585,7 @@ It is armed anew (`ticket:arm`) for each wait.
 @treturn string "closed", "no memory" */
 static int wait_ticket(lua_State *L) {
   nst_socket *socket = nst_lua_test_socket(L, 1);
-  bool read = lua_tostring(L, 2)[0] == 'r';
+  bool read = nst_lua_string(L, 1, NULL, "wait_ticket")[0] == 'r';
   nst_request *request;
   if (socket == NULL) return nst_lua_fail(L, NST_CLOSED);
   request = nst_request_new(socket->stack->hub, socket->stack, read ? nst_attempt_readable : nst_attempt_writable);

@@ -42,9 +42,7 @@ function Channel:request(op, args)
 end
 
 -- The stack, or nil and "closed".
-local function stack_of(channel)
-  return channel:stack()
-end
+local stack_of = Channel.stack
 
 --- A TCP socket of the channel's stack.
 ---@return netstack.tcp|nil, string?

@@ -19,6 +19,21 @@ function M.bad(n, name, why)
   error(format("%sbad argument #%d to '%s' (%s)", core.where(), n, name, why), 0)
 end
 
+--- The handle of the socket that a method was called on; raises when it is none.
+-- @param self
+-- @tparam string name the method's
+-- @treturn userdata
+function M.handle(self, name)
+  local handle = type(self) == "table" and self.handle
+  if not handle then
+    error(format("%scalling '%s' on bad self (socket expected, got %s)", core.where(), name, type(self)), 0)
+  end
+  return handle
+end
+
+--- What has no handle: `(self or NOBODY).handle` is how hot methods tell a call without a socket, at no cost.
+M.NOBODY = {}
+
 --- A rule: an integer in a range.
 function M.integer(least, most)
   return function(value)

@@ -55,8 +55,7 @@ local families = {
 
 local rules = {
   timeout = function(value)
-    local fine = type(value) == "number" and value >= 0 -- NaN is not
-    if not fine then return "seconds, 0 or more, expected" end
+    if type(value) ~= "number" or value ~= value or value < 0 then return "seconds, 0 or more, expected" end
   end,
   size = check.integer(0, 65000),
   ttl = check.integer(1, 255),

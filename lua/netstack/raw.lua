@@ -4,8 +4,10 @@
 local core = require "netstack.core"
 local sockets = require "netstack.socket"
 
-local wait_for, deadline_of = sockets.wait_for, sockets.deadline_of
-local try_send, try_receive = core.classes.raw.try_send, core.classes.raw.try_receive
+local handle_of = require("netstack.check").handle
+local answer = sockets.answer
+local handle_methods = core.classes.raw
+local try_send, try_receive = handle_methods.try_send, handle_methods.try_receive
 
 ---@class netstack.raw: netstack.socket
 local Raw = {}
@@ -30,18 +32,7 @@ end
 ---@param packet string
 ---@return integer|nil, string?
 function Raw:send(packet)
-  local handle = self.handle
-  local sent, err = try_send(handle, packet)
-  if sent then return sent end
-  if err ~= "wouldblock" then return nil, err end
-  local deadline = deadline_of(self)
-  repeat
-    local ok, why = wait_for(self, "write", deadline, "send")
-    if not ok then return nil, why end
-    sent, err = try_send(handle, packet)
-  until sent or err ~= "wouldblock"
-  if sent then return sent end
-  return nil, err
+  return answer(self, "write", "send", false, try_send, packet, nil, nil, try_send(handle_of(self, "send"), packet))
 end
 
 --- Receives a copy of a matching packet, with its IP header, put together when it came in fragments.
@@ -51,24 +42,13 @@ end
 ---@param max? integer
 ---@return string|nil, (integer|string)?
 function Raw:receive(max)
-  local handle = self.handle
-  local packet, extra = try_receive(handle, max)
-  if packet and not extra then return packet end
-  if packet or extra ~= "wouldblock" then return packet, extra end
-  local deadline = deadline_of(self)
-  repeat
-    local ok, why = wait_for(self, "read", deadline, "receive")
-    if not ok then return nil, why end
-    packet, extra = try_receive(handle, max)
-  until packet or extra ~= "wouldblock"
-  if packet and not extra then return packet end
-  return packet, extra
+  return answer(self, "read", "receive", false, try_receive, max, nil, nil, try_receive(handle_of(self, "receive"), max))
 end
 
 --- Closes the socket.
 ---@return integer # 1
 function Raw:close()
-  return self.handle:close()
+  return handle_methods.close(handle_of(self, "close"))
 end
 
 return { new = new, metatable = metatable }

@@ -2,6 +2,7 @@
 -- way in which a method waits.
 -- @module netstack.socket
 
+local check = require "netstack.check"
 local core = require "netstack.core"
 local names = require "netstack.names"
 local scheduler = require "netstack.scheduler"
@@ -31,6 +32,27 @@ function M.wait_for(self, side, limit, what)
   return ok, err
 end
 
+--- Gives what the core answered, once it is an answer: as long as it is "wouldblock", waits and asks again.
+-- @tparam table self
+-- @tparam string side "read" or "write"
+-- @tparam string what for reports
+-- @tparam ?number limit the absolute deadline; false: not known yet
+-- @tparam function try the core's method
+-- @param a its arguments
+-- @param b
+-- @param c
+-- @param ... what it said last
+-- @return what it says at last
+local function answer(self, side, what, limit, try, a, b, c, ...)
+  local first, err = ...
+  if first or err ~= "wouldblock" then return ... end
+  if limit == false then limit = M.deadline_of(self) end
+  local ok, why = M.wait_for(self, side, limit, what)
+  if not ok then return nil, why end
+  return answer(self, side, what, limit, try, a, b, c, try(self.handle, a, b, c))
+end
+M.answer = answer
+
 --- When a wait that begins now must end; nil: never.
 -- @tparam ?number ends when the whole call must end, as told before; nil: the call begins now
 -- @treturn ?number
@@ -52,6 +74,7 @@ local Socket = {}
 ---@param mode? "b"|"t" each wait of a call (the default), or the call as a whole
 ---@return integer # 1
 function Socket:settimeout(seconds, mode)
+  check.handle(self, "settimeout")
   if seconds ~= nil and (type(seconds) ~= "number" or seconds ~= seconds) then
     error("bad argument #1 to 'settimeout' (number expected, got " .. type(seconds) .. ")", 2)
   end
@@ -70,6 +93,7 @@ end
 ---@return number|nil # of each wait
 ---@return number|nil # of a whole call
 function Socket:gettimeout()
+  check.handle(self, "gettimeout")
   return self.block, self.total
 end
 
@@ -119,8 +143,7 @@ end
 -- @treturn string "host not found"
 function M.resolve(self, host, position, method)
   if type(host) ~= "string" then
-    error("bad argument #" .. position .. " to '" .. method .. "' (string expected, got " ..
-      (host == nil and "no value" or type(host)) .. ")", 3)
+    check.bad(position, method, "string expected, got " .. (host == nil and "no value" or type(host)))
   end
   local reference = self.stack
   return names.resolve(reference and reference.stack, host)

@@ -2,11 +2,13 @@
 -- waits for the handle's ticket and asks again, so a wake-up that came for nothing does no harm.
 -- @module netstack.tcp
 
+local check = require "netstack.check"
 local core = require "netstack.core"
 local scheduler = require "netstack.scheduler"
 local sockets = require "netstack.socket"
 
-local wait_for, deadline_of = sockets.wait_for, sockets.deadline_of
+local handle_of, NOBODY = check.handle, check.NOBODY
+local answer, wait_for, deadline_of = sockets.answer, sockets.wait_for, sockets.deadline_of
 local concat, type, error, tonumber = table.concat, type, error, tonumber
 
 ---@class netstack.tcp: netstack.socket
@@ -43,7 +45,7 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Tcp:bind(host, port)
-  return self.handle:bind(host, port)
+  return handle_methods.bind(handle_of(self, "bind"), host, port)
 end
 
 --- Turns the socket into a listener; repeated, it changes the backlog.
@@ -54,7 +56,7 @@ end
 ---@param backlog? integer
 ---@return integer|nil, string?
 function Tcp:listen(backlog)
-  return self.handle:listen(backlog)
+  return handle_methods.listen(handle_of(self, "listen"), backlog)
 end
 
 --- Waits for a connection.
@@ -62,18 +64,10 @@ end
 -- @treturn string "timeout", "closed"
 ---@return netstack.tcp|nil, string?
 function Tcp:accept()
-  local handle = self.handle
-  local child, err = try_accept(handle)
-  if not child then
-    local deadline = deadline_of(self)
-    while err == "wouldblock" do
-      local ok, why = wait_for(self, "read", deadline, "accept")
-      if not ok then return nil, why end
-      child, err = try_accept(handle)
-    end
-    if not child then return nil, err end
-  end
-  return wrap(child, self.stack)
+  local handle, err = answer(self, "read", "accept", false, try_accept, nil, nil, nil,
+    try_accept(handle_of(self, "accept")))
+  if not handle then return nil, err end
+  return wrap(handle, self.stack)
 end
 
 -- Waits until the attempt that is under way has an outcome.
@@ -105,11 +99,12 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Tcp:connect(host, port)
+  local handle = handle_of(self, "connect")
   local waits = self.connecting -- a task that was cancelled waits no more, but could not say so
   if waits and (waits == true or not waits.over) then return nil, "in progress" end
   local address, why = sockets.resolve(self, host, 1, "connect")
   if not address then return nil, why end
-  local ok, err = try_connect(self.handle, address, port)
+  local ok, err = try_connect(handle, address, port)
   if ok then return 1 end
   if err ~= "wouldblock" then return nil, err end
   return finish_connect(self)
@@ -127,7 +122,7 @@ end
 ---@param j? integer
 ---@return integer|nil, string?, integer?
 function Tcp:send(data, i, j)
-  local handle = self.handle
+  local handle = (self or NOBODY).handle
   local last, err, sent = try_send(handle, data, i, j)
   if last then return last end
   if err ~= "wouldblock" then return nil, err, sent end
@@ -153,18 +148,8 @@ function Tcp:receive_some(max)
   if max ~= nil and (type(max) ~= "number" or max < 1) then
     error("bad argument #1 to 'receive_some' (a number of bytes, 1 or more, expected)", 2)
   end
-  local handle = self.handle
-  local data, err = try_receive(handle, max)
-  if data then return data end
-  if err ~= "wouldblock" then return nil, err end
-  local deadline = deadline_of(self)
-  repeat
-    local ok, why = wait_for(self, "read", deadline, "receive")
-    if not ok then return nil, why end
-    data, err = try_receive(handle, max)
-  until data or err ~= "wouldblock"
-  if data then return data end
-  return nil, err
+  return answer(self, "read", "receive", false, try_receive, max, nil, nil,
+    try_receive((self or NOBODY).handle, max))
 end
 
 -- Exactly `count` bytes. What comes at once is the string that is returned; only pieces make a table.
@@ -262,6 +247,7 @@ end
 ---@param prefix? string
 ---@return string|nil, string?, string?
 function Tcp:receive(pattern, prefix)
+  self = self or NOBODY
   if prefix ~= nil and type(prefix) ~= "string" then
     if type(prefix) ~= "number" then
       error("bad argument #2 to 'receive' (string expected, got " .. type(prefix) .. ")", 2)
@@ -287,22 +273,23 @@ end
 ---@param how? "send"|"receive"|"both"
 ---@return integer|nil, string?
 function Tcp:shutdown(how)
-  return self.handle:shutdown(how)
+  return handle_methods.shutdown(handle_of(self, "shutdown"), how)
 end
 
 --- Sends what is unsent, then FIN, in the background; RST when received data was not read. Never blocks.
 -- @treturn integer 1
 ---@return integer
 function Tcp:close()
-  return self.handle:close()
+  return handle_methods.close(handle_of(self, "close"))
 end
 
 --- Sends RST and forgets the connection.
 -- @treturn integer 1
 ---@return integer
 function Tcp:abort()
+  local handle = handle_of(self, "abort")
   self.aborted = true -- for those who wait
-  return self.handle:abort()
+  return handle_methods.abort(handle)
 end
 
 --- What is known of the connection: state, rtt, rttvar, rto, cwnd, ssthresh, snd_wnd, rcv_wnd, mss, retransmits,
@@ -310,7 +297,7 @@ end
 -- @treturn table|nil
 ---@return table|nil, string?
 function Tcp:info()
-  return self.handle:info()
+  return handle_methods.info(handle_of(self, "info"))
 end
 
 --- The local address: "*" and "unspec" of a socket bound to both families.
@@ -318,7 +305,7 @@ end
 ---@return integer|string # port, or the error: "not connected" (it is not even bound), "closed"
 ---@return "inet"|"inet6"|"unspec"|nil # family
 function Tcp:getsockname()
-  return self.handle:getsockname()
+  return handle_methods.getsockname(handle_of(self, "getsockname"))
 end
 
 --- The peer's address.
@@ -326,7 +313,7 @@ end
 ---@return integer|string # port, or the error: "not connected", "closed"
 ---@return "inet"|"inet6"|nil # family
 function Tcp:getpeername()
-  return self.handle:getpeername()
+  return handle_methods.getpeername(handle_of(self, "getpeername"))
 end
 
 --- What was sent and received.
@@ -334,14 +321,14 @@ end
 ---@return integer|string # bytes sent, or the error
 ---@return number|nil # age in seconds of the stack's clock
 function Tcp:getstats()
-  return self.handle:getstats()
+  return handle_methods.getstats(handle_of(self, "getstats"))
 end
 
 --- Whether something can be read or accepted without waiting.
 ---@return boolean|nil
 ---@return string? # "closed"
 function Tcp:dirty()
-  return self.handle:dirty()
+  return handle_methods.dirty(handle_of(self, "dirty"))
 end
 
 --- Sets an option; an unknown one raises.
@@ -351,7 +338,7 @@ end
 ---@return integer|nil # 1
 ---@return string? # "closed"
 function Tcp:setoption(option, value)
-  return self.handle:setoption(option, value)
+  return handle_methods.setoption(handle_of(self, "setoption"), option, value)
 end
 
 --- The value of an option; an unknown one raises.
@@ -359,7 +346,7 @@ end
 ---@return boolean|number|table|nil
 ---@return string? # "closed"
 function Tcp:getoption(option)
-  return self.handle:getoption(option)
+  return handle_methods.getoption(handle_of(self, "getoption"), option)
 end
 
 return { new = new, wrap = wrap, metatable = metatable, now = scheduler.now }

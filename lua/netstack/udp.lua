@@ -4,7 +4,8 @@
 local core = require "netstack.core"
 local sockets = require "netstack.socket"
 
-local wait_for, deadline_of = sockets.wait_for, sockets.deadline_of
+local handle_of = require("netstack.check").handle
+local answer = sockets.answer
 local handle_methods = core.classes.udp
 local try_send, try_sendto = handle_methods.try_send, handle_methods.try_sendto
 local try_receive, try_receivefrom = handle_methods.try_receive, handle_methods.try_receivefrom
@@ -32,7 +33,7 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Udp:setsockname(host, port)
-  return self.handle:setsockname(host, port)
+  return handle_methods.setsockname(handle_of(self, "setsockname"), host, port)
 end
 
 --- Sets the peer: send goes there, and only its datagrams are received. "*" takes it away.
@@ -44,9 +45,10 @@ end
 ---@param port? integer
 ---@return integer|nil, string?
 function Udp:setpeername(host, port)
+  local handle = handle_of(self, "setpeername")
   local address, err = sockets.resolve(self, host, 1, "setpeername")
   if not address then return nil, err end
-  return self.handle:setpeername(address, port)
+  return handle_methods.setpeername(handle, address, port)
 end
 
 --- Sends a datagram to the peer; returns when IP has taken it whole.
@@ -56,18 +58,7 @@ end
 ---@param data string
 ---@return integer|nil, string?
 function Udp:send(data)
-  local handle = self.handle
-  local sent, err = try_send(handle, data)
-  if sent then return sent end
-  if err ~= "wouldblock" then return nil, err end
-  local deadline = deadline_of(self)
-  repeat
-    local ok, why = wait_for(self, "write", deadline, "send")
-    if not ok then return nil, why end
-    sent, err = try_send(handle, data)
-  until sent or err ~= "wouldblock"
-  if sent then return sent end
-  return nil, err
+  return answer(self, "write", "send", false, try_send, data, nil, nil, try_send(handle_of(self, "send"), data))
 end
 
 --- Sends a datagram to a host; returns when IP has taken it whole.
@@ -81,20 +72,10 @@ end
 ---@param port integer
 ---@return integer|nil, string?
 function Udp:sendto(data, host, port)
-  local address, failure = sockets.resolve(self, host, 2, "sendto")
-  if not address then return nil, failure end
-  local handle = self.handle
-  local sent, err = try_sendto(handle, data, address, port)
-  if sent then return sent end
-  if err ~= "wouldblock" then return nil, err end
-  local deadline = deadline_of(self)
-  repeat
-    local ok, why = wait_for(self, "write", deadline, "sendto")
-    if not ok then return nil, why end
-    sent, err = try_sendto(handle, data, address, port)
-  until sent or err ~= "wouldblock"
-  if sent then return sent end
-  return nil, err
+  local handle = handle_of(self, "sendto")
+  local address, err = sockets.resolve(self, host, 2, "sendto")
+  if not address then return nil, err end
+  return answer(self, "write", "sendto", false, try_sendto, data, address, port, try_sendto(handle, data, address, port))
 end
 
 --- Receives a datagram.
@@ -104,18 +85,7 @@ end
 ---@param max? integer
 ---@return string|nil, (integer|string)?
 function Udp:receive(max)
-  local handle = self.handle
-  local data, extra = try_receive(handle, max)
-  if data and not extra then return data end
-  if data or extra ~= "wouldblock" then return data, extra end
-  local deadline = deadline_of(self)
-  repeat
-    local ok, why = wait_for(self, "read", deadline, "receive")
-    if not ok then return nil, why end
-    data, extra = try_receive(handle, max)
-  until data or extra ~= "wouldblock"
-  if data and not extra then return data end
-  return data, extra
+  return answer(self, "read", "receive", false, try_receive, max, nil, nil, try_receive(handle_of(self, "receive"), max))
 end
 
 --- Receives a datagram and tells whose it is.
@@ -127,27 +97,15 @@ end
 ---@param max? integer
 ---@return string|nil, string?, integer?, integer?
 function Udp:receivefrom(max)
-  local handle = self.handle
-  local data, host, port, length = try_receivefrom(handle, max)
-  if data and not length then return data, host, port end
-  if data then return data, host, port, length end
-  if host ~= "wouldblock" then return nil, host end
-  local deadline = deadline_of(self)
-  repeat
-    local ok, why = wait_for(self, "read", deadline, "receivefrom")
-    if not ok then return nil, why end
-    data, host, port, length = try_receivefrom(handle, max)
-  until data or host ~= "wouldblock"
-  if not data then return nil, host end
-  if not length then return data, host, port end
-  return data, host, port, length
+  local handle = handle_of(self, "receivefrom")
+  return answer(self, "read", "receivefrom", false, try_receivefrom, max, nil, nil, try_receivefrom(handle, max))
 end
 
 --- Closes the socket. What IP has taken is still sent.
 -- @treturn integer 1
 ---@return integer
 function Udp:close()
-  return self.handle:close()
+  return handle_methods.close(handle_of(self, "close"))
 end
 
 --- The local address: "*" and "unspec" of a socket bound to both families.
@@ -155,7 +113,7 @@ end
 ---@return integer|string # port, or the error: "not connected" (it is not even bound), "closed"
 ---@return "inet"|"inet6"|"unspec"|nil # family
 function Udp:getsockname()
-  return self.handle:getsockname()
+  return handle_methods.getsockname(handle_of(self, "getsockname"))
 end
 
 --- The peer's address.
@@ -163,7 +121,7 @@ end
 ---@return integer|string # port, or the error: "not connected", "closed"
 ---@return "inet"|"inet6"|nil # family
 function Udp:getpeername()
-  return self.handle:getpeername()
+  return handle_methods.getpeername(handle_of(self, "getpeername"))
 end
 
 --- Sets an option; an unknown one raises.
@@ -173,7 +131,7 @@ end
 ---@return integer|nil # 1
 ---@return string? # "not supported" (multicast options), "closed"
 function Udp:setoption(option, value)
-  return self.handle:setoption(option, value)
+  return handle_methods.setoption(handle_of(self, "setoption"), option, value)
 end
 
 --- The value of an option; an unknown one raises.
@@ -181,7 +139,7 @@ end
 ---@return boolean|integer|nil
 ---@return string? # "not supported" (multicast options), "closed"
 function Udp:getoption(option)
-  return self.handle:getoption(option)
+  return handle_methods.getoption(handle_of(self, "getoption"), option)
 end
 
 return { new = new, metatable = metatable }
