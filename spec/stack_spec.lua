@@ -213,6 +213,19 @@ describe("poll", function()
     stack:close()
   end)
 
+  it("stands still at the end of time", function()
+    local stack = netstack.piped()
+    stack:poll(1e300)
+    local latest = stack:stats().time
+    assert.is_true(latest > 60 * 365 * 86400)
+    for _ = 1, 3 do
+      run(function() sleep(latest) end)
+      assert.equal(latest, stack:stats().time)
+    end
+    assert.is_nil(stack:poll_delay(0))
+    stack:close()
+  end)
+
   it("wants seconds", function()
     local stack = netstack.new()
     local function wrong(...)

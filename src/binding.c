@@ -216,7 +216,7 @@ void nst_lua_push_address(lua_State *L, const nst_stack *stack, const ip_addr_t 
 
 nst_time nst_lua_time(double seconds) {
   if (!(seconds > 0)) return 0; /* NaN too */
-  if (seconds > 9e9) return NST_NEVER / 2;
+  if (seconds >= (double)NST_LATEST / 1e9) return NST_LATEST;
   return (nst_time)llround(seconds * 1e9);
 }
 

@@ -11,6 +11,8 @@
 
 typedef int64_t nst_time; /* nanoseconds */
 #define NST_NEVER INT64_MAX
+/* Where clocks end, 73 years: the sum or difference of two times below it, and a timeout more, is still a time. */
+#define NST_LATEST (NST_NEVER / 4)
 #define NST_SECOND INT64_C(1000000000)
 #define NST_MILLISECOND INT64_C(1000000)
 

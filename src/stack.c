@@ -93,6 +93,7 @@ void nst_stack_release(nst_stack *stack) {
 /* ---- time ---- */
 
 void nst_stack_set_time(nst_stack *stack, nst_time now) {
+  if (now > NST_LATEST) now = NST_LATEST;
   if (now > stack->now) stack->now = now;
 }
 
