@@ -12,11 +12,11 @@
 /* In a userdata that is every function's first upvalue; see lua_core.c. */
 typedef struct nst_binding_state {
   nst_hub *hub;
+  int objects; /* reference of the weak table of objects, by id */
   char library[512]; /* how the chunk names of our own Lua files begin; "": not told */
   char tags[NST_CLASS_COUNT]; /* their addresses tell one class from another, and from any other userdata */
 } nst_binding_state;
 
-#define OBJECTS "netstack.objects"
 #define METATABLE "netstack.metatable.%d"
 
 static nst_binding_state *binding(lua_State *L) {
@@ -51,7 +51,7 @@ int nst_lua_open(lua_State *L) {
   lua_pushliteral(L, "v");
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
-  lua_setfield(L, LUA_REGISTRYINDEX, OBJECTS);
+  state->objects = luaL_ref(L, LUA_REGISTRYINDEX);
   return 1;
 }
 
@@ -225,20 +225,21 @@ double nst_lua_seconds(nst_time time) {
 }
 
 void nst_lua_remember(lua_State *L, unsigned id) {
-  lua_getfield(L, LUA_REGISTRYINDEX, OBJECTS);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, binding(L)->objects);
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, (int)id);
   lua_pop(L, 1);
 }
 
 void nst_lua_recall(lua_State *L, unsigned id) {
-  lua_getfield(L, LUA_REGISTRYINDEX, OBJECTS);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, binding(L)->objects);
   lua_rawgeti(L, -1, (int)id);
   lua_remove(L, -2);
 }
 
-void nst_lua_pin(lua_State *L, const nst_stack *stack) {
+bool nst_lua_pin(lua_State *L, const nst_stack *stack) {
   nst_lua_recall(L, stack->id);
+  return !lua_isnil(L, -1);
 }
 
 void nst_lua_after(lua_State *L, nst_stack *stack) {

@@ -72,8 +72,8 @@ void nst_lua_after(lua_State *L, nst_stack *stack);
 /* Hands out what Lua's devices sent and what was traced; true when there was any. May raise what they raise. */
 bool nst_lua_flush(lua_State *L);
 /* Pushes the stack's object, so that the collector cannot end the stack before this call returns: sockets do not keep
-** it alive, and anything that allocates may run finalisers. [-0, +1] */
-void nst_lua_pin(lua_State *L, const nst_stack *stack);
+** it alive, and anything that allocates may run finalisers. false: it is ending already. [-0, +1] */
+bool nst_lua_pin(lua_State *L, const nst_stack *stack);
 /* Objects that C must find again: id -> object, weakly. The object lies on the top. [-0, +0] */
 void nst_lua_remember(lua_State *L, unsigned id);
 /* Pushes it, or nil. [-0, +1] */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "binding.h"
+#include "lua_options.h"
 #include "raw.h"
 #include "udp.h"
 
@@ -185,23 +186,26 @@ static int try_sendto(lua_State *L) {
   return 1;
 }
 
-/* Pushes data[, host, port][, original length when cut] of the first datagram, then lets go of it. */
+/*
+** Pushes data[, host, port][, original length when cut] of the first datagram. It is out of the inbox before anything
+** is allocated: a collection may end the socket's stack, and with it whatever lies in the inbox.
+*/
 static int take(lua_State *L, nst_socket *socket, nst_inbox *inbox, bool from) {
-  nst_datagram *datagram = nst_inbox_first(inbox);
-  size_t length = datagram->length;
-  int top;
+  nst_datagram *datagram;
+  size_t length;
   lua_settop(L, 2);
-  nst_lua_pin(L, socket->stack);
-  top = lua_gettop(L);
-  if (!lua_isnoneornil(L, 2) && lua_tonumber(L, 2) < (lua_Number)length) length = (size_t)lua_tonumber(L, 2);
+  luaL_checkstack(L, 8, "receive");
+  datagram = nst_inbox_take(inbox);
+  length = datagram->length;
+  if (!lua_isnil(L, 2) && lua_tonumber(L, 2) < (lua_Number)length) length = (size_t)lua_tonumber(L, 2);
   lua_pushlstring(L, datagram->data, length);
   if (from) {
     nst_lua_push_address(L, socket->stack, &datagram->host);
     lua_pushinteger(L, datagram->port);
   }
   if (length < datagram->length) nst_pushinteger(L, datagram->length);
-  free(nst_inbox_take(inbox));
-  return lua_gettop(L) - top;
+  free(datagram);
+  return lua_gettop(L) - 2;
 }
 
 static int receive(lua_State *L, const char *function, bool from) {
@@ -279,42 +283,28 @@ static int getpeername(lua_State *L) {
 
 /* ---- options ---- */
 
-typedef struct option {
-  const char *name;
-  bool flag;
-  bool supported;
-  size_t place; /* in nst_udp */
-} option;
-
 #define AT(field) offsetof(nst_udp, field)
-static const option options[] = {
-  {"broadcast", true, true, AT(broadcast)},
-  {"reuseaddr", true, true, AT(reuse_address)},
-  {"dont-fragment", true, true, AT(dont_fragment)},
-  {"ipv6-v6only", true, true, AT(ipv6_only)},
-  {"ip-ttl", false, true, AT(ttl)},
-  {"ipv6-unicast-hops", false, true, AT(ttl)},
-  {"ip-tos", false, true, AT(tos)},
-  {"ip-add-membership", false, false, 0},
-  {"ip-drop-membership", false, false, 0},
-  {"ip-multicast-ttl", false, false, 0},
-  {"ip-multicast-loop", false, false, 0},
-  {"ipv6-add-membership", false, false, 0},
-  {"ipv6-drop-membership", false, false, 0},
-  {"ipv6-multicast-hops", false, false, 0},
-  {"ipv6-multicast-loop", false, false, 0},
-};
+static const nst_option options[] = {
+  {"broadcast", NST_OPTION_FLAG, AT(broadcast), 0, 0},
+  {"reuseaddr", NST_OPTION_FLAG, AT(reuse_address), 0, 0},
+  {"dont-fragment", NST_OPTION_FLAG, AT(dont_fragment), 0, 0},
+  {"ipv6-v6only", NST_OPTION_FLAG, AT(ipv6_only), 0, 0},
+  {"ip-ttl", NST_OPTION_BYTE, AT(ttl), 1, 255},
+  {"ipv6-unicast-hops", NST_OPTION_BYTE, AT(ttl), 1, 255},
+  {"ip-tos", NST_OPTION_BYTE, AT(tos), 0, 255},
+  {"ip-add-membership", NST_OPTION_ABSENT, 0, 0, 0},
+  {"ip-drop-membership", NST_OPTION_ABSENT, 0, 0, 0},
+  {"ip-multicast-ttl", NST_OPTION_ABSENT, 0, 0, 0},
+  {"ip-multicast-loop", NST_OPTION_ABSENT, 0, 0, 0},
+  {"ipv6-add-membership", NST_OPTION_ABSENT, 0, 0, 0},
+  {"ipv6-drop-membership", NST_OPTION_ABSENT, 0, 0, 0},
+  {"ipv6-multicast-hops", NST_OPTION_ABSENT, 0, 0, 0},
+  {"ipv6-multicast-loop", NST_OPTION_ABSENT, 0, 0, 0},
+  {NULL, NST_OPTION_ABSENT, 0, 0, 0}};
 
-static const option *find_option(lua_State *L, const char *function) {
-  const char *name = nst_lua_string(L, 1, NULL, function);
-  char why[80];
-  size_t i;
-  for (i = 0; i < sizeof options / sizeof *options; i++) {
-    if (strcmp(options[i].name, name) == 0) return &options[i];
-  }
-  snprintf(why, sizeof why, "unknown option '%.50s'", name);
-  nst_lua_argument_error(L, 1, function, why);
-  return NULL;
+static void apply_inside(nst_stack *stack, void *argument) {
+  (void)stack;
+  nst_udp_apply_options(argument);
 }
 
 /*** Sets an option.
@@ -325,16 +315,7 @@ static const option *find_option(lua_State *L, const char *function) {
 @treturn string "not supported" (multicast options) */
 static int setoption(lua_State *L) {
   nst_udp *udp = check_udp(L, "setoption");
-  const option *o = find_option(L, "setoption");
-  double value = 0;
-  if (!o->supported) return nst_lua_fail(L, NST_NOT_SUPPORTED);
-  if (o->flag && !lua_isboolean(L, 3)) return nst_lua_argument_error(L, 2, "setoption", "boolean expected");
-  if (!o->flag) value = nst_lua_integer(L, 2, o->place == AT(tos) ? 0 : 1, 255, "setoption");
-  if (udp == NULL || !udp->socket.open) return nst_lua_fail(L, NST_CLOSED);
-  if (o->flag) *(bool *)(void *)((char *)udp + o->place) = lua_toboolean(L, 3);
-  else *((uint8_t *)udp + o->place) = (uint8_t)value;
-  nst_udp_apply_options(udp);
-  return nst_lua_success(L);
+  return nst_lua_setoption(L, options, udp ? &udp->socket : NULL, apply_inside);
 }
 
 /*** The value of an option.
@@ -344,12 +325,7 @@ static int setoption(lua_State *L) {
 @treturn string "not supported" (multicast options) */
 static int getoption(lua_State *L) {
   nst_udp *udp = check_udp(L, "getoption");
-  const option *o = find_option(L, "getoption");
-  if (!o->supported) return nst_lua_fail(L, NST_NOT_SUPPORTED);
-  if (udp == NULL || !udp->socket.open) return nst_lua_fail(L, NST_CLOSED);
-  if (o->flag) lua_pushboolean(L, *(const bool *)(const void *)((const char *)udp + o->place));
-  else lua_pushinteger(L, *((const uint8_t *)udp + o->place));
-  return 1;
+  return nst_lua_getoption(L, options, udp ? &udp->socket : NULL);
 }
 
 /* ---- raw ---- */

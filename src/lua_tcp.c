@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "binding.h"
+#include "lua_options.h"
 #include "operations.h"
 #include "tcp.h"
 
@@ -226,15 +227,15 @@ static void take(lua_State *L, nst_tcp *tcp, size_t length) {
   nst_stack *stack = tcp->socket.stack;
   size_t contiguous;
   const char *data = nst_tcp_first(tcp, &contiguous);
-  nst_lua_pin(L, stack);
-  if (contiguous < length) {
+  /* Pushing the string may collect garbage: a stack that nobody holds any more must not take the bytes along. */
+  if (!nst_lua_pin(L, stack) || contiguous < length) {
     char *scratch = nst_hub_scratch(stack->hub, length);
     if (scratch == NULL) luaL_error(L, "no memory");
     (void)nst_tcp_peek(tcp, scratch, 0, length);
     data = scratch;
   }
   lua_pushlstring(L, data, length);
-  if (!nst_tcp_consume(tcp, length)) return;
+  if (!tcp->socket.open || !nst_tcp_consume(tcp, length)) return;
   (void)nst_inside(stack, announce_inside, tcp);
   if (stack->open) nst_lua_after(L, stack);
 }
@@ -436,72 +437,28 @@ static int info(lua_State *L) {
   return 1;
 }
 
-/* ---- options: as in LuaSocket, seconds and booleans ---- */
-
-typedef enum option_kind { FLAG, NUMBER, SECONDS, LINGER } option_kind;
-
-typedef struct option {
-  const char *name;
-  option_kind kind;
-  size_t place; /* in nst_tcp */
-  double least, most;
-} option;
+/* ---- options ---- */
 
 #define AT(field) offsetof(nst_tcp, field)
-static const option options[] = {
-  {"tcp-nodelay", FLAG, AT(nodelay), 0, 0},
-  {"keepalive", FLAG, AT(keepalive), 0, 0},
-  {"reuseaddr", FLAG, AT(reuse_address), 0, 0},
-  {"ipv6-v6only", FLAG, AT(ipv6_only), 0, 0},
-  {"tcp-keepidle", SECONDS, AT(keep_idle), 0.001, 4e6},
-  {"tcp-keepintvl", SECONDS, AT(keep_interval), 0.001, 4e6},
-  {"tcp-keepcnt", NUMBER, AT(keep_count), 1, 127},
-  {"ip-ttl", NUMBER, AT(ttl), 1, 255},
-  {"ipv6-unicast-hops", NUMBER, AT(ttl), 1, 255},
-  {"ip-tos", NUMBER, AT(tos), 0, 255},
-  {"linger", LINGER, AT(linger), 0, 0},
-};
-
-static const option *find_option(lua_State *L, const char *function) {
-  const char *name = nst_lua_string(L, 1, NULL, function);
-  char why[80];
-  size_t i;
-  for (i = 0; i < sizeof options / sizeof *options; i++) {
-    if (strcmp(options[i].name, name) == 0) return &options[i];
-  }
-  snprintf(why, sizeof why, "unknown option '%.50s'", name);
-  nst_lua_argument_error(L, 1, function, why);
-  return NULL;
-}
-
-/* 8-bit and 32-bit fields are told apart here, so that the table above stays a table. */
-static bool is_byte(const option *o) {
-  return o->place == AT(ttl) || o->place == AT(tos);
-}
-
-static void set_linger(lua_State *L, nst_tcp *tcp) {
-  double seconds = 0;
-  bool on;
-  if (!lua_istable(L, 3)) nst_lua_argument_error(L, 2, "setoption", "table {on=, timeout=} expected");
-  lua_getfield(L, 3, "on");
-  lua_getfield(L, 3, "timeout");
-  on = lua_toboolean(L, -2);
-  if (lua_isnumber(L, -1)) seconds = (double)lua_tonumber(L, -1);
-  if ((!lua_isnil(L, -1) && lua_type(L, -1) != LUA_TNUMBER) || !(seconds >= 0)) {
-    nst_lua_argument_error(L, 2, "setoption", "linger's timeout is seconds, 0 or more");
-  }
-  if (tcp == NULL) return;
-  tcp->linger = on;
-  tcp->linger_time = nst_lua_time(seconds);
-}
+static const nst_option options[] = {
+  {"tcp-nodelay", NST_OPTION_FLAG, AT(nodelay), 0, 0},
+  {"keepalive", NST_OPTION_FLAG, AT(keepalive), 0, 0},
+  {"reuseaddr", NST_OPTION_FLAG, AT(reuse_address), 0, 0},
+  {"ipv6-v6only", NST_OPTION_FLAG, AT(ipv6_only), 0, 0},
+  {"tcp-keepidle", NST_OPTION_SECONDS, AT(keep_idle), 0.001, 4e6},
+  {"tcp-keepintvl", NST_OPTION_SECONDS, AT(keep_interval), 0.001, 4e6},
+  {"tcp-keepcnt", NST_OPTION_COUNT, AT(keep_count), 1, 127},
+  {"ip-ttl", NST_OPTION_BYTE, AT(ttl), 1, 255},
+  {"ipv6-unicast-hops", NST_OPTION_BYTE, AT(ttl), 1, 255},
+  {"ip-tos", NST_OPTION_BYTE, AT(tos), 0, 255},
+  {"linger", NST_OPTION_LINGER, AT(linger), 0, 0},
+  {NULL, NST_OPTION_ABSENT, 0, 0, 0}};
 
 static void apply_inside(nst_stack *stack, void *argument) {
-  call *c = argument;
-  (void)stack;
-  nst_tcp_take_up(c->tcp);
-  nst_tcp_apply_options(c->tcp);
-  nst_tcp_put_down(c->tcp->socket.stack);
-  c->error = NST_OK;
+  nst_tcp *tcp = argument;
+  nst_tcp_take_up(tcp);
+  nst_tcp_apply_options(tcp);
+  nst_tcp_put_down(stack);
 }
 
 /*** Sets an option.
@@ -512,28 +469,7 @@ ip-tos ipv6-unicast-hops
 @treturn integer|nil 1 */
 static int setoption(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "setoption");
-  const option *o = find_option(L, "setoption");
-  char *place = (char *)tcp + o->place;
-  double value = 0;
-  call c;
-  if (o->kind == FLAG) {
-    if (!lua_isboolean(L, 3)) return nst_lua_argument_error(L, 2, "setoption", "boolean expected");
-  } else if (o->kind == LINGER) {
-    set_linger(L, tcp);
-  } else if (o->kind == SECONDS) {
-    value = nst_lua_number(L, 2, "setoption");
-    if (!(value >= o->least && value <= o->most)) return nst_lua_argument_error(L, 2, "setoption", "out of range");
-  } else {
-    value = nst_lua_integer(L, 2, o->least, o->most, "setoption");
-  }
-  if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
-  if (o->kind == FLAG) *(bool *)(void *)place = lua_toboolean(L, 3);
-  else if (o->kind == SECONDS) *(uint32_t *)(void *)place = (uint32_t)llround(value * 1000);
-  else if (o->kind == NUMBER && is_byte(o)) *(uint8_t *)place = (uint8_t)value;
-  else if (o->kind == NUMBER) *(uint32_t *)(void *)place = (uint32_t)value;
-  memset(&c, 0, sizeof c);
-  c.tcp = tcp;
-  return nst_lua_result(L, run(L, &c, apply_inside));
+  return nst_lua_setoption(L, options, tcp ? &tcp->socket : NULL, apply_inside);
 }
 
 /*** The value of an option.
@@ -542,25 +478,7 @@ static int setoption(lua_State *L) {
 @treturn boolean|number|table|nil */
 static int getoption(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "getoption");
-  const option *o = find_option(L, "getoption");
-  const char *place = (const char *)tcp + o->place;
-  if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
-  switch (o->kind) {
-    case FLAG: lua_pushboolean(L, *(const bool *)(const void *)place); break;
-    case SECONDS: lua_pushnumber(L, *(const uint32_t *)(const void *)place / 1000.0); break;
-    case NUMBER:
-      if (is_byte(o)) lua_pushinteger(L, *(const uint8_t *)place);
-      else nst_pushinteger(L, *(const uint32_t *)(const void *)place);
-      break;
-    case LINGER:
-      lua_createtable(L, 0, 2);
-      lua_pushboolean(L, tcp->linger);
-      lua_setfield(L, -2, "on");
-      lua_pushnumber(L, nst_lua_seconds(tcp->linger_time));
-      lua_setfield(L, -2, "timeout");
-      break;
-  }
-  return 1;
+  return nst_lua_getoption(L, options, tcp ? &tcp->socket : NULL);
 }
 
 /*** What the socket is now.

@@ -37,6 +37,12 @@ struct nst_socket {
   nst_time born;
 };
 
+/* How long a close may wait for what is unsent. */
+typedef struct nst_linger {
+  bool on;
+  nst_time time;
+} nst_linger;
+
 /* For the three kinds, which allocate themselves. */
 void nst_socket_init(nst_socket *socket, nst_stack *stack, nst_protocol protocol);
 nst_socket *nst_socket_retain(nst_socket *socket);

@@ -387,12 +387,12 @@ void nst_tcp_close(nst_tcp *tcp) {
   if (pcb == NULL) return;
   if (tcp->listening) {
     close_listener(tcp);
-  } else if (tcp->linger && tcp->linger_time == 0) {
+  } else if (tcp->linger.on && tcp->linger.time == 0) {
     nst_tcp_abort(tcp);
   } else if (unread && pcb->state != ESTABLISHED && pcb->state != CLOSE_WAIT) {
     nst_tcp_abort(tcp); /* lwIP resets only in those two; the peer must learn that its data was lost in all */
   } else {
-    if (tcp->linger) tcp->give_up_at = tcp->socket.stack->now + tcp->linger_time;
+    if (tcp->linger.on) tcp->give_up_at = tcp->socket.stack->now + tcp->linger.time;
     nst_tcp_take_up(tcp);
     if (unread) reset_at_edge(pcb);
     tcp_close(pcb);

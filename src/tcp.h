@@ -52,8 +52,7 @@ struct nst_tcp {
   bool send_shut;          /* our FIN is queued */
   bool unsettled;          /* counted in hub->unsettled */
   enum tcp_state traced;   /* last state that the trace saw */
-  bool linger;
-  nst_time linger_time;
+  nst_linger linger;
 
   /* timers, in the stack's time; NST_NEVER */
   nst_time retransmit_at, persist_at, ack_at, give_up_at, keepalive_at, state_at;

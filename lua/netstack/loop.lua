@@ -308,7 +308,8 @@ local function turn(loop, goal)
     end
 
     if loop.lingering and not goal and core.unsettled() == 0 then return "settled" end
-    if not id and not more and (not loop.first or (idle > PATIENCE and not loop.source and (next or timer or loop.limit))) then
+    local polls = idle > PATIENCE and not loop.source and (next or timer or loop.limit)
+    if not id and not more and (not loop.first or polls) then
       idle = 0
       local outcome = advance(loop, next)
       if outcome then return outcome end

@@ -32,7 +32,8 @@ end
 ---@param packet string
 ---@return integer|nil, string?
 function Raw:send(packet)
-  return answer(self, "write", "send", false, try_send, packet, nil, nil, try_send(handle_of(self, "send"), packet))
+  local handle = handle_of(self, "send")
+  return answer(self, "write", "send", false, try_send, packet, nil, nil, try_send(handle, packet))
 end
 
 --- Receives a copy of a matching packet, with its IP header, put together when it came in fragments.
@@ -42,7 +43,8 @@ end
 ---@param max? integer
 ---@return string|nil, (integer|string)?
 function Raw:receive(max)
-  return answer(self, "read", "receive", false, try_receive, max, nil, nil, try_receive(handle_of(self, "receive"), max))
+  local handle = handle_of(self, "receive")
+  return answer(self, "read", "receive", false, try_receive, max, nil, nil, try_receive(handle, max))
 end
 
 --- Closes the socket.

@@ -58,7 +58,8 @@ end
 ---@param data string
 ---@return integer|nil, string?
 function Udp:send(data)
-  return answer(self, "write", "send", false, try_send, data, nil, nil, try_send(handle_of(self, "send"), data))
+  local handle = handle_of(self, "send")
+  return answer(self, "write", "send", false, try_send, data, nil, nil, try_send(handle, data))
 end
 
 --- Sends a datagram to a host; returns when IP has taken it whole.
@@ -75,7 +76,8 @@ function Udp:sendto(data, host, port)
   local handle = handle_of(self, "sendto")
   local address, err = sockets.resolve(self, host, 2, "sendto")
   if not address then return nil, err end
-  return answer(self, "write", "sendto", false, try_sendto, data, address, port, try_sendto(handle, data, address, port))
+  return answer(self, "write", "sendto", false, try_sendto, data, address, port,
+    try_sendto(handle, data, address, port))
 end
 
 --- Receives a datagram.
@@ -85,7 +87,8 @@ end
 ---@param max? integer
 ---@return string|nil, (integer|string)?
 function Udp:receive(max)
-  return answer(self, "read", "receive", false, try_receive, max, nil, nil, try_receive(handle_of(self, "receive"), max))
+  local handle = handle_of(self, "receive")
+  return answer(self, "read", "receive", false, try_receive, max, nil, nil, try_receive(handle, max))
 end
 
 --- Receives a datagram and tells whose it is.

@@ -142,7 +142,7 @@ end
 -- @tparam ?number deadline in the loop's time
 -- @tparam ?string|function what it waits for, in reports
 -- @tparam ?thread thread the coroutine that is to yield, when the core can find out whether it can
--- @treturn nil|boolean nil: armed; true: the ticket is done, there is nothing to wait for; false: the caller cannot yield
+-- @treturn nil|boolean nil: armed; true: the ticket is done, nothing to wait for; false: the caller cannot yield
 function M.await_ticket(loop, waiter, ticket, deadline, what, thread)
   -- A wait whose yield Lua refused (5.1, in a metamethod) left the waiter armed.
   if waiter.waits then disarm(loop, waiter) end
