@@ -433,4 +433,20 @@ describe("Loopback", function()
     end)
     packets.leaves_nothing(stack)
   end)
+
+  it("takes the mtu of its device, else of the stack", function()
+    local a, b = netstack.new { mtu = 9000 }, netstack.new { mtu = 576 }
+    local left, right = netstack.pipe()
+    assert.equal(1500, left:mtu())
+    assert(a:attach(left))
+    assert.equal(9000, left:mtu())
+    assert.equal(9000, right:mtu()) -- a pipe has one mtu
+    assert(b:attach(right))
+    assert.equal(9000, right:mtu())
+    local named = netstack.pipe { mtu = 1280 }
+    local c = netstack.new { mtu = 9000 }
+    assert(c:attach(named))
+    assert.equal(1280, named:mtu())
+    for _, stack in ipairs { a, b, c } do stack:close() end
+  end)
 end)

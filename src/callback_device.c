@@ -54,7 +54,8 @@ static void close_device(nst_device *device) {
   nst_packets_free(&callback_device_of(device)->arrived);
 }
 
-static const nst_device_kind callback_kind = {"device", has_room, transmit, receive, has_packet, is_cut, close_device};
+static const nst_device_kind callback_kind = {"device", has_room, transmit, receive, has_packet, is_cut, NULL,
+                                              close_device};
 
 nst_device *nst_callback_device_new(nst_hub *hub, uint16_t mtu, nst_medium medium) {
   nst_callback_device *self = calloc(1, sizeof *self);

@@ -9,7 +9,8 @@ void nst_device_init(nst_device *device, const nst_device_kind *kind, nst_hub *h
   device->kind = kind;
   device->references = 1;
   device->hub = nst_hub_retain(hub);
-  device->mtu = mtu;
+  device->mtu = mtu ? mtu : 1500;
+  device->mtu_named = mtu != 0;
   device->medium = medium;
   device->open = true;
   device->fd = -1;
@@ -17,6 +18,13 @@ void nst_device_init(nst_device *device, const nst_device_kind *kind, nst_hub *h
   nst_list_init(&device->readers);
   nst_list_init(&device->writers);
   nst_list_init(&device->outgoing);
+}
+
+void nst_device_choose_mtu(nst_device *device, uint16_t mtu) {
+  if (device->mtu_named) return;
+  device->mtu = mtu;
+  device->mtu_named = true;
+  if (device->kind->mtu_chosen) device->kind->mtu_chosen(device);
 }
 
 nst_device *nst_device_retain(nst_device *device) {

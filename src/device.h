@@ -23,6 +23,8 @@ typedef struct nst_device_kind {
   bool (*has_packet)(const nst_device *device);
   /* Whether nothing can come any more: the other side is gone. */
   bool (*is_cut)(const nst_device *device);
+  /* NULL, or is told that the stack's mtu was taken, for whatever else has to have the same. */
+  void (*mtu_chosen)(nst_device *device);
   /* Drops what it holds; nothing is called afterwards. */
   void (*close)(nst_device *device);
 } nst_device_kind;
@@ -37,6 +39,7 @@ struct nst_device {
   unsigned references;      /* Lua's object, the interface, the other end of a pipe */
   nst_hub *hub;
   uint16_t mtu;
+  bool mtu_named;           /* the user said so; else the first stack it is attached to says */
   nst_medium medium;
   bool checksum;            /* compute and check transport checksums on this device */
   bool open;
@@ -49,7 +52,10 @@ struct nst_device {
   nst_device_counters counters;
 };
 
+/* mtu 0: not named. */
 void nst_device_init(nst_device *device, const nst_device_kind *kind, nst_hub *hub, uint16_t mtu, nst_medium medium);
+/* Takes this mtu if the device has none of its own. */
+void nst_device_choose_mtu(nst_device *device, uint16_t mtu);
 nst_device *nst_device_retain(nst_device *device);
 /* Closes the device when nobody holds it any more. */
 void nst_device_release(nst_device *device);

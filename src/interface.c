@@ -178,6 +178,7 @@ nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const 
   interface->stack = stack;
   interface->device = device ? nst_device_retain(device) : NULL;
   interface->references = 1;
+  if (device) nst_device_choose_mtu(device, stack->config.mtu);
   interface->mtu = device ? device->mtu : 65535;
   interface->up = true;
   snprintf(interface->name, sizeof interface->name, "%s", name);

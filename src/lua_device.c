@@ -197,7 +197,7 @@ static int wait_ticket(lua_State *L) {
 
 /*** Two connected pipe ends.
 @function pipe
-@tparam integer mtu
+@tparam integer mtu 0: that of the first stack it is attached to
 @tparam string medium
 @tparam integer capacity packets, 0: unbounded
 @tparam boolean checksum
@@ -206,7 +206,7 @@ static int wait_ticket(lua_State *L) {
 static int pipe_new(lua_State *L) {
   nst_device *ends[2];
   nst_box *a, *b;
-  uint16_t size = (uint16_t)nst_lua_integer(L, 0, 68, 65535, "pipe");
+  uint16_t size = (uint16_t)nst_lua_integer(L, 0, 0, 65535, "pipe");
   nst_medium kind = nst_lua_string(L, 1, NULL, "pipe")[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
   size_t capacity = (size_t)nst_lua_integer(L, 2, 0, 2147483648.0, "pipe");
   a = push_device(L);
@@ -229,14 +229,14 @@ static int pipe_new(lua_State *L) {
 
 /*** A device whose transmit function is called with each packet that the attached stack sends.
 @function device
-@tparam integer mtu
+@tparam integer mtu 0: that of the first stack it is attached to
 @tparam string medium
 @tparam function transmit
 @tparam boolean checksum
 @treturn device|nil
 @treturn string "no memory" */
 static int device_new(lua_State *L) {
-  uint16_t size = (uint16_t)nst_lua_integer(L, 0, 68, 65535, "device");
+  uint16_t size = (uint16_t)nst_lua_integer(L, 0, 0, 65535, "device");
   nst_medium kind = nst_lua_string(L, 1, NULL, "device")[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
   nst_box *box = (luaL_checktype(L, 3, LUA_TFUNCTION), push_device(L));
   nst_device *device = nst_callback_device_new(nst_lua_hub(L), size, kind);

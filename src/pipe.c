@@ -54,6 +54,11 @@ static bool is_cut(const nst_device *device) {
   return const_end_of(device)->other == NULL;
 }
 
+static void mtu_chosen(nst_device *device) {
+  nst_pipe_end *other = end_of(device)->other;
+  if (other) nst_device_choose_mtu(&other->device, device->mtu);
+}
+
 static void close_end(nst_device *device) {
   nst_pipe_end *end = end_of(device), *other = end->other;
   device->counters.rx_dropped += end->count;
@@ -65,7 +70,8 @@ static void close_end(nst_device *device) {
   nst_device_packet_came(&other->device); /* who waits there learns that nothing will come any more */
 }
 
-static const nst_device_kind pipe_kind = {"pipe", has_room, transmit, receive, has_packet, is_cut, close_end};
+static const nst_device_kind pipe_kind = {"pipe", has_room, transmit, receive, has_packet, is_cut, mtu_chosen,
+                                          close_end};
 
 bool nst_pipe_new(nst_hub *hub, uint16_t mtu, nst_medium medium, size_t capacity, bool checksum, nst_device *ends[2]) {
   nst_pipe_end *a = calloc(1, sizeof *a), *b = calloc(1, sizeof *b);

@@ -32,8 +32,8 @@ local function either(value, otherwise)
 end
 
 --- A pipe: two ends; what is sent into one comes out of the other.
--- @tparam[opt] table options `mtu` (1500), `medium` ("ip"), `capacity` in packets (1024; 0 is unbounded), `checksum`
--- (false: checksums are sent as zeros and not checked)
+-- @tparam[opt] table options `mtu` (that of the first stack it is attached to), `medium` ("ip"), `capacity` in packets
+-- (1024; 0 is unbounded), `checksum` (false: checksums are sent as zeros and not checked)
 -- @treturn device
 -- @treturn device
 ---@param options? { mtu?: integer, medium?: "ip"|"ethernet", capacity?: integer, checksum?: boolean }
@@ -41,12 +41,12 @@ end
 function M.pipe(options)
   options = check.options(options, pipe_options, 1, "pipe")
   local checksum = either(options.checksum, false)
-  return core.pipe(options.mtu or 1500, options.medium or "ip", options.capacity or 1024, checksum)
+  return core.pipe(options.mtu or 0, options.medium or "ip", options.capacity or 1024, checksum)
 end
 
 --- A device in Lua: `transmit` is called, outside lwIP, with each packet the attached stack sends; `device:input` feeds
 -- the stack. It computes and checks checksums unless `checksum` is false.
--- @tparam table options `mtu` (1500), `medium` ("ip"), `transmit`, `checksum` (true)
+-- @tparam table options `mtu` (that of the stack it is attached to), `medium` ("ip"), `transmit`, `checksum` (true)
 -- @treturn device
 ---@param options { mtu?: integer, medium?: "ip"|"ethernet", transmit: fun(packet: string), checksum?: boolean }
 ---@return netstack.device
@@ -54,7 +54,7 @@ function M.device(options)
   if type(options) ~= "table" then check.bad(1, "device", "table expected, got " .. type(options)) end
   check.options(options, device_options, 1, "device")
   if not options.transmit then check.bad(1, "device", "option 'transmit': function expected, got nil") end
-  return core.device(options.mtu or 1500, options.medium or "ip", options.transmit, either(options.checksum, true))
+  return core.device(options.mtu or 0, options.medium or "ip", options.transmit, either(options.checksum, true))
 end
 
 -- When a wait of `timeout` seconds ends; false: it may not wait at all.

@@ -114,7 +114,7 @@ function core.udp(stack) end
 function core.raw(stack, family, protocol) end
 
 ---Two connected pipe ends.
----@param mtu integer
+---@param mtu integer 0: that of the first stack it is attached to
 ---@param medium string
 ---@param capacity integer packets, 0: unbounded
 ---@param checksum boolean
@@ -123,7 +123,7 @@ function core.raw(stack, family, protocol) end
 function core.pipe(mtu, medium, capacity, checksum) end
 
 ---A device whose transmit function is called with each packet that the attached stack sends.
----@param mtu integer
+---@param mtu integer 0: that of the first stack it is attached to
 ---@param medium string
 ---@param transmit function
 ---@param checksum boolean
