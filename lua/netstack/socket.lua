@@ -54,6 +54,7 @@ end
 M.answer = answer
 
 --- When a wait that begins now must end; nil: never.
+-- @tparam table self
 -- @tparam ?number ends when the whole call must end, as told before; nil: the call begins now
 -- @treturn ?number
 -- @treturn ?number ends
