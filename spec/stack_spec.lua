@@ -395,6 +395,37 @@ describe("trace", function()
     assert.same({ nil, "closed" }, { stack:poll(1) })
   end)
 
+  it("tells why a packet was dropped on its way in, with the whole packet", function()
+    local near, far = netstack.pipe { checksum = true }
+    local stack = netstack.new { udp_message_count = 1 }
+    assert(stack:attach(near, { addresses = { "10.0.0.1/24" } }))
+    local drops = {}
+    stack:trace(function(event)
+      if event.type == "drop" then drops[#drops + 1] = event end
+    end)
+    local socket = stack:udp()
+    assert(socket:setsockname("*", 53))
+    local time = 0
+    local function cause_of(packet)
+      drops = {}
+      assert(far:send(packet))
+      time = time + 1
+      stack:poll(time)
+      while far:receive() do end -- answers
+      if drops[1] then assert.equal(packet, drops[1].packet) end
+      assert.is_true(#drops <= 1)
+      return drops[1] and drops[1].cause
+    end
+    local good = packets.udp("10.0.0.2", 9, "10.0.0.1", 53, "data")
+    assert.is_nil(cause_of(good))
+    assert.equal("receive queue full", cause_of(good))
+    assert.equal("bad checksum", cause_of(good:sub(1, -2) .. "A"))
+    assert.equal("nobody's", cause_of(packets.udp("10.0.0.2", 9, "10.0.0.1", 54, "data")))
+    assert.equal("not for us", cause_of(packets.udp("10.0.0.2", 9, "10.0.0.77", 53, "data")))
+    socket:close()
+    packets.leaves_nothing(stack)
+  end)
+
   it("tells lost packets of a full device", function()
     local near, far = netstack.pipe { capacity = 1 }
     local stack = netstack.new()

@@ -11,6 +11,7 @@
 #include "lwip/inet_chksum.h"
 #include "lwip/ip.h"
 #include "lwip/prot/ip4.h"
+#include "lwip/stats.h"
 #include "lwip/prot/tcp.h"
 
 /* At most so many packets are handed to lwIP before commands and timers get their turn. */
@@ -320,10 +321,57 @@ static const char *malformed(const nst_interface *interface, const nst_packet *p
   return "neither IPv4 nor IPv6";
 }
 
+/* Why lwIP dropped a packet, told from its counters; NULL when it did not. */
+static const char *lwip_cause(const struct stats_ *before) {
+  static const size_t protocols[] = {
+    offsetof(struct stats_, tcp),     offsetof(struct stats_, udp),      offsetof(struct stats_, icmp),
+    offsetof(struct stats_, icmp6),   offsetof(struct stats_, ip_frag),  offsetof(struct stats_, ip6_frag),
+    offsetof(struct stats_, ip),      offsetof(struct stats_, ip6),
+  };
+  size_t i;
+  for (i = 0; i < sizeof protocols / sizeof *protocols; i++) {
+    const struct stats_proto *was = (const void *)((const char *)before + protocols[i]);
+    const struct stats_proto *is = (const void *)((const char *)&lwip_stats + protocols[i]);
+    if (is->chkerr != was->chkerr) return "bad checksum";
+    if (is->lenerr != was->lenerr) return "bad length";
+    if (is->memerr != was->memerr) return "no memory";
+    if (is->rterr != was->rterr) return "no route";
+    if (is->opterr != was->opterr) return "bad options";
+    if (is->proterr != was->proterr) return "nobody's"; /* no such protocol, port or connection */
+    if (is->drop != was->drop) return "not for us";
+  }
+  return NULL;
+}
+
+/* Hands a packet to lwIP, which owns it from then on. */
+static void feed(nst_interface *interface, nst_packet *packet) {
+  nst_stack *stack = interface->stack;
+  struct pbuf *p = nst_packet_to_pbuf(packet, &stack->memory);
+  stack->refused = NULL;
+  if (interface->netifs[0].input(p, &interface->netifs[0]) != ERR_OK) pbuf_free(p);
+  if (stack->refused) { /* an answer that could not wait; TCP clears this when it will try again */
+    stack->refused->dropped_out++;
+    stack->refused = NULL;
+  }
+}
+
+/* The same, while somebody wants to know what becomes of it. */
+static void feed_traced(nst_interface *interface, nst_packet *packet) {
+  nst_stack *stack = interface->stack;
+  nst_packet *copy = nst_packet_copy(stack->hub, packet->data, packet->length);
+  struct stats_ before = lwip_stats;
+  const char *cause;
+  stack->drop_cause = NULL;
+  feed(interface, packet);
+  if (copy == NULL) return;
+  cause = stack->drop_cause ? stack->drop_cause : lwip_cause(&before);
+  if (cause) nst_trace_packet(stack, NST_EVENT_DROP, interface, copy->data, copy->length, cause);
+  nst_packet_free(copy);
+}
+
 static void input(nst_interface *interface, nst_packet *packet) {
   nst_stack *stack = interface->stack;
   const char *cause = malformed(interface, packet);
-  struct pbuf *p;
   if (cause == NULL && !interface->up) cause = "interface down";
   if (cause) {
     interface->malformed += interface->up;
@@ -335,13 +383,8 @@ static void input(nst_interface *interface, nst_packet *packet) {
   stack->counters.in_packets++;
   stack->counters.in_bytes += packet->length;
   nst_trace_packet(stack, NST_EVENT_IN, interface, packet->data, packet->length, NULL);
-  stack->refused = NULL;
-  p = nst_packet_to_pbuf(packet, &stack->memory);
-  if (interface->netifs[0].input(p, &interface->netifs[0]) != ERR_OK) pbuf_free(p);
-  if (stack->refused) { /* an answer that could not wait; TCP clears this when it will try again */
-    stack->refused->dropped_out++;
-    stack->refused = NULL;
-  }
+  if (stack->tracing) feed_traced(interface, packet);
+  else feed(interface, packet);
 }
 
 /* Room goes first to the fragments that were kept, then to the sockets in the order in which they were refused. */

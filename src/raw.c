@@ -143,6 +143,7 @@ raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *input) {
       nst_socket_changed(&raw->socket);
     } else {
       stack->counters.raw_queue_full++;
+      stack->drop_cause = "receive queue full";
     }
   }
   return result;

@@ -86,6 +86,7 @@ struct nst_stack {
 
   nst_link events;      /* nst_event.link, of the trace */
   size_t event_count;
+  const char *drop_cause; /* of the packet at hand, when it was ours to drop; while tracing */
   bool tracing;
   nst_stack_counters counters;
 };

@@ -408,9 +408,8 @@ static bool options_sound(nst_stack *stack, const uint8_t *options, size_t lengt
 }
 
 static void drop(nst_stack *stack, struct pbuf *p, struct netif *input, const char *cause) {
-  nst_interface *interface = nst_interface_of(input);
-  interface->dropped_in++;
-  nst_trace_packet(stack, NST_EVENT_DROP, interface, p->payload, p->len, cause);
+  nst_interface_of(input)->dropped_in++;
+  stack->drop_cause = cause;
   pbuf_free(p);
 }
 

@@ -33,6 +33,7 @@ static void received(void *argument, struct udp_pcb *pcb, struct pbuf *p, const 
     nst_socket_changed(&udp->socket);
   } else {
     stack->counters.udp_queue_full++;
+    stack->drop_cause = "receive queue full";
   }
   pbuf_free(p);
 }
