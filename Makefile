@@ -19,6 +19,8 @@ V ?=
 # What runs the interpreter in `make test`, valgrind for example, and what busted is told.
 RUNNER ?=
 BUSTED_ARGS ?=
+# GUARD=off runs the specs on a core whose guard lets everything through, to see what it is there for; never installed.
+GUARD ?= on
 
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
@@ -44,6 +46,7 @@ variant := $(subst $() ,,$(variant))
 BUILD := build/$(LUA_NAME)$(variant)$(if $(WERROR),-werror)
 LWIP_BUILD := build/lwip$(variant)
 CORE := $(BUILD)/netstack/core.so
+UNGUARDED := $(BUILD)/unguarded/netstack/core.so
 
 san_flags := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
@@ -61,7 +64,7 @@ compile = $(need) ld $(1) && mkdir -p build && tree=$$(.build/fetch-lwip) && inc
   flock $(LWIP_BUILD).lock $(MAKE) $(jobs) LWIP_TREE="$$tree" LUA_INCDIR="$$incdir" $(2) $(3)
 
 lua_path := $(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;
-lua_cpath := $(CURDIR)/$(BUILD)/?.so;;
+lua_cpath := $(CURDIR)/$(BUILD)/$(if $(filter off,$(GUARD)),unguarded/)?.so;;
 environment = LUA_PATH='$(lua_path)' LUA_CPATH='$(lua_cpath)'
 # The interpreter is not instrumented, so the sanitizer's library has to be there before it.
 preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)")
@@ -78,7 +81,8 @@ demo: all ## two stacks in one process move files over a pipe with LuaSocket's s
 
 test: all ## run the specs with LUA; BUSTED_ARGS=... goes to busted
 	@$(need) busted
-	$(environment) $(preload) $(RUNNER) $(LUA) "$$(command -v busted)" $(BUSTED_ARGS)
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(UNGUARDED))
+	$(environment) NETSTACK_UNGUARDED='$(CURDIR)/$(BUILD)/unguarded/?.so' $(preload) $(RUNNER) $(LUA) "$$(command -v busted)" $(BUSTED_ARGS)
 	@$(if $(and $(wildcard spec/threads.c),$(filter lua5.4,$(LUA_NAME)),$(filter gcc cc,$(cc_name)), \
 	  $(if $(SAN)$(RUNNER)$(BUSTED_ARGS),,yes)),$(MAKE) test-threads)
 
@@ -245,6 +249,15 @@ $(CORE): $(core_objects) $(LWIP_O) $(BUILD)/objects
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(quiet)$(link) -shared $(core_objects) $(LWIP_O) -o $@
+
+# The same but for one object.
+$(BUILD)/unguarded/guard.o: src/guard.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(quiet)$(core_cc) -DNST_UNGUARDED -c $< -o $@
+
+$(UNGUARDED): $(BUILD)/unguarded/guard.o $(core_objects) $(LWIP_O) $(BUILD)/objects
+	@mkdir -p $(@D)
+	$(quiet)$(link) -shared $< $(filter-out %/guard.o,$(core_objects)) $(LWIP_O) -o $@
 
 # A program of its own, for a sanitizer that must be there from the start. It has the core twice over: linked in,
 # and as a library for whoever asks package.cpath.

@@ -203,7 +203,7 @@ describe("An interface", function()
     stack:poll(0)
     local stats = interface:stats()
     assert.same({ rx_packets = 2, rx_bytes = 29, tx_packets = 1, tx_bytes = 28, rx_dropped = 1, tx_dropped = 0,
-      malformed = 1, waiting = 0 }, stats)
+      guarded = { ["neither IPv4 nor IPv6"] = 1 }, waiting = 0 }, stats)
     packets.leaves_nothing(stack)
   end)
 

@@ -307,20 +307,6 @@ bool nst_interface_has_work(const nst_interface *interface) {
          (interface->device && nst_device_has_packet(interface->device));
 }
 
-/* A packet that is shorter than the header it claims to have goes no further. */
-static const char *malformed(const nst_interface *interface, const nst_packet *packet) {
-  unsigned version;
-  if (packet->length == 0) return "empty packet";
-  if (packet->length > interface->mtu) return "longer than the mtu";
-  version = packet->data[0] >> 4;
-  if (version == 4) {
-    unsigned header = (packet->data[0] & 15u) * 4u;
-    return packet->length < 20 || header < 20 || header > packet->length ? "shorter than its header" : NULL;
-  }
-  if (version == 6) return packet->length < 40 ? "shorter than its header" : NULL;
-  return "neither IPv4 nor IPv6";
-}
-
 /* Why lwIP dropped a packet, told from its counters; NULL when it did not. */
 static const char *lwip_cause(const struct stats_ *before) {
   static const size_t protocols[] = {
@@ -369,15 +355,23 @@ static void feed_traced(nst_interface *interface, nst_packet *packet) {
   nst_packet_free(copy);
 }
 
-static void input(nst_interface *interface, nst_packet *packet) {
+static void drop(nst_interface *interface, nst_packet *packet, const char *cause) {
+  interface->dropped_in++;
+  nst_trace_packet(interface->stack, NST_EVENT_DROP, interface, packet->data, packet->length, cause);
+  nst_packet_free(packet);
+}
+
+static void input(nst_interface *interface, nst_packet *packet, bool looped) {
   nst_stack *stack = interface->stack;
-  const char *cause = malformed(interface, packet);
-  if (cause == NULL && !interface->up) cause = "interface down";
-  if (cause) {
-    interface->malformed += interface->up;
-    interface->dropped_in++;
-    nst_trace_packet(stack, NST_EVENT_DROP, interface, packet->data, packet->length, cause);
-    nst_packet_free(packet);
+  nst_guard_cause cause;
+  if (!interface->up) {
+    drop(interface, packet, "interface down");
+    return;
+  }
+  cause = nst_guard(interface, packet->data, packet->length, looped);
+  if (cause != NST_GUARD_PASS) {
+    interface->guarded[cause]++;
+    drop(interface, packet, nst_guard_text(cause));
     return;
   }
   stack->counters.in_packets++;
@@ -412,14 +406,14 @@ bool nst_interface_poll(nst_interface *interface) {
   if (interface->room_came) worked = send_waiting(interface);
   for (; looped > 0; looped--) {
     interface->looped_count--;
-    input(interface, nst_holder(nst_list_pop(&interface->looped), nst_packet, link));
+    input(interface, nst_holder(nst_list_pop(&interface->looped), nst_packet, link), true);
     interface->room_came = true;
     worked = true;
   }
   while (interface->device && budget-- > 0) {
     nst_packet *packet = nst_device_receive(interface->device);
     if (packet == NULL) break;
-    input(interface, packet);
+    input(interface, packet, false);
     worked = true;
   }
   return worked;

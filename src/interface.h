@@ -7,6 +7,7 @@
 #define NST_INTERFACE_H
 
 #include "device.h"
+#include "guard.h"
 #include "lwip/netif.h"
 #include "socket.h"
 
@@ -32,7 +33,8 @@ struct nst_interface {
   bool room_came;
   nst_link looped;     /* packets to our own addresses, for the next round */
   size_t looped_count;
-  uint64_t dropped_out, dropped_in, malformed;
+  uint64_t dropped_out, dropped_in;
+  uint64_t guarded[NST_GUARD_CAUSE_COUNT]; /* of dropped_in, by the guard's cause */
   struct netif netifs[NST_IPV4_ADDRESSES];
   bool registered[NST_IPV4_ADDRESSES];
   nst_prefix addresses[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES];

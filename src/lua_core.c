@@ -199,6 +199,14 @@ static int where(lua_State *L) {
   return 1;
 }
 
+/*** Whether the guard looks at packets; not in the build that shows what it is for (`make test GUARD=off`).
+@function guarded
+@treturn boolean */
+static int guarded(lua_State *L) {
+  lua_pushboolean(L, nst_guard_is_on());
+  return 1;
+}
+
 static void push_errors(lua_State *L) {
   int error;
   lua_createtable(L, 0, NST_ERROR_COUNT);
@@ -216,6 +224,7 @@ static const luaL_Reg functions[] = {
   {"drive", drive}, {"flush", flush}, {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch},
   {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
+  {"guarded", guarded},
   {NULL, NULL}};
 
 /*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw`. The Lua layer adds

@@ -142,10 +142,12 @@ static int is_up(lua_State *L) {
 
 /*** Counters of the device and of what the interface dropped.
 @function interface:stats
-@treturn table rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, malformed, waiting */
+@treturn table rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, waiting, and guarded: what the
+guard dropped of rx_dropped, by cause */
 static int stats(lua_State *L) {
   nst_interface *interface = check_interface(L, "stats");
   const nst_link *link;
+  int cause;
   lua_Integer waiting = 0;
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
   for (link = interface->egress.next; link != &interface->egress; link = link->next) waiting++;
@@ -165,8 +167,13 @@ static int stats(lua_State *L) {
   lua_setfield(L, -2, "rx_dropped");
   nst_pushinteger(L, interface->dropped_out);
   lua_setfield(L, -2, "tx_dropped");
-  nst_pushinteger(L, interface->malformed);
-  lua_setfield(L, -2, "malformed");
+  lua_newtable(L);
+  for (cause = NST_GUARD_PASS + 1; cause < NST_GUARD_CAUSE_COUNT; cause++) {
+    if (interface->guarded[cause] == 0) continue;
+    nst_pushinteger(L, interface->guarded[cause]);
+    lua_setfield(L, -2, nst_guard_text((nst_guard_cause)cause));
+  }
+  lua_setfield(L, -2, "guarded");
   lua_pushinteger(L, waiting);
   lua_setfield(L, -2, "waiting");
   return 1;

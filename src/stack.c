@@ -157,17 +157,18 @@ void nst_stack_wake(nst_stack *stack) {
 
 /* lwIP's reassembly ages once a second (RFC 1122 3.3.2, RFC 8200 4.5), while there is something to age. */
 static bool age_fragments(nst_stack *stack) {
-  if (stack->reassembling == 0) {
-    stack->reassembly_timer = NST_NEVER;
-  } else if (stack->reassembly_timer == NST_NEVER) {
+  bool worked = false;
+  if (stack->reassembling > 0 && stack->reassembly_timer == NST_NEVER) {
     stack->reassembly_timer = stack->now + IP_TMR_INTERVAL * NST_MILLISECOND;
-  } else if (stack->reassembly_timer <= stack->now) {
+  }
+  while (stack->reassembling > 0 && stack->reassembly_timer <= stack->now) {
     stack->reassembly_timer += IP_TMR_INTERVAL * NST_MILLISECOND;
     ip_reass_tmr();
     ip6_reass_tmr();
-    return true;
+    worked = true;
   }
-  return false;
+  if (stack->reassembling == 0) stack->reassembly_timer = NST_NEVER;
+  return worked;
 }
 
 static size_t run_commands(nst_stack *stack, size_t max) {

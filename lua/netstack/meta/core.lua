@@ -99,6 +99,10 @@ function core.library(prefix) end
 ---@return string # "file:line: "
 function core.where() end
 
+---Whether the guard looks at packets; not in the build that shows what it is for (`make test GUARD=off`).
+---@return boolean
+function core.guarded() end
+
 ---Makes a UDP handle, bound to nothing.
 ---@param stack netstack.stack
 ---@return netstack.core.udp|nil
@@ -296,7 +300,7 @@ function interface:down() end
 function interface:is_up() end
 
 ---Counters of the device and of what the interface dropped.
----@return table # rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, malformed, waiting
+---@return table # rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, waiting, and guarded: what the guard dropped of rx_dropped, by cause
 function interface:stats() end
 
 ---Takes the interface off its stack; the device stays open.

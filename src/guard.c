@@ -1,0 +1,188 @@
+#include "guard.h"
+
+#include <string.h>
+
+#include "device.h"
+#include "interface.h"
+
+#include "lwip/ip_addr.h"
+
+/* IP protocol numbers, which IPv6 calls next headers. */
+enum { HOP_BY_HOP = 0, ICMP = 1, TCP = 6, UDP = 17, ROUTING = 43, FRAGMENT = 44, ICMP6 = 58, DESTINATION = 60 };
+
+/* More extension headers than anybody has a use for (RFC 8200 §4.1 has six in its order). */
+#define HEADERS_AT_MOST 16
+
+static const char *const texts[] = {
+  "",
+#define NST_GUARD_TEXT(name, text) text,
+  NST_GUARD_CAUSES(NST_GUARD_TEXT)
+#undef NST_GUARD_TEXT
+};
+
+const char *nst_guard_text(nst_guard_cause cause) {
+  return texts[cause];
+}
+
+static unsigned u16_at(const uint8_t *bytes) {
+  return (unsigned)bytes[0] << 8 | bytes[1];
+}
+
+static uint32_t u32_at(const uint8_t *bytes) {
+  return (uint32_t)u16_at(bytes) << 16 | u16_at(bytes + 2);
+}
+
+/* Nobody sends from a group, from everybody, from nowhere, or from our own address (RFC 1122 3.2.1.3, RFC 4291 §2). */
+static bool source_possible(const nst_interface *interface, const ip_addr_t *source, bool looped) {
+  size_t i;
+  if (ip_addr_ismulticast(source) || ip_addr_isany(source)) return false;
+  if (!IP_IS_V6(source) && ip4_addr_get_u32(ip_2_ip4(source)) == IPADDR_BROADCAST) return false;
+  if (looped) return true;
+  if (ip_addr_isloopback(source)) return false;
+  for (i = 0; i < interface->address_count; i++) {
+    if (ip_addr_eq(&interface->addresses[i].address, source)) return false;
+  }
+  return true;
+}
+
+static nst_guard_cause transport(const nst_interface *interface, unsigned protocol, const uint8_t *header,
+                                 size_t length, bool ipv6) {
+  switch (protocol) {
+    case TCP:
+      if (length < 20 || (header[12] >> 4) * 4u < 20 || (header[12] >> 4) * 4u > length) return NST_GUARD_TRANSPORT;
+      break;
+    case UDP:
+      if (length < 8 || u16_at(header + 4) < 8 || u16_at(header + 4) > length) return NST_GUARD_TRANSPORT;
+      /* RFC 8200 §8.1 */
+      if (ipv6 && u16_at(header + 6) == 0 && interface->device && interface->device->checksum) return NST_GUARD_CHECKSUM;
+      break;
+    case ICMP:
+      if (!ipv6 && length < 8) return NST_GUARD_TRANSPORT;
+      break;
+    case ICMP6:
+      if (!ipv6) break;
+      if (length < 8) return NST_GUARD_TRANSPORT;
+      if (header[0] >= 133 && header[0] <= 137) {
+        /* RFC 4861 is for links with addresses; elsewhere these only forge. */
+        if (interface->device == NULL || interface->device->medium == NST_MEDIUM_IP) return NST_GUARD_NEIGHBOUR;
+      }
+      if (header[0] == 2 && u32_at(header + 4) < 1280) return NST_GUARD_LEAST_MTU; /* RFC 8201 §4 */
+      break;
+    default: break;
+  }
+  return NST_GUARD_PASS;
+}
+
+/* A piece at `offset` of what will have `before` bytes in front of it: whole, it must fit lwIP's 16-bit lengths. */
+static bool fragment_possible(size_t before, size_t offset, size_t length, bool more) {
+  return length > 0 && (!more || length % 8 == 0) && before + offset + length <= 65535;
+}
+
+/* Options as type, length, data. IPv4's length counts all three (RFC 791), IPv6's only the data (RFC 8200 §4.2). */
+static bool options_sound(const uint8_t *options, size_t length, bool ipv6) {
+  size_t i = 0;
+  while (i < length) {
+    size_t size;
+    if (options[i] == 0 && !ipv6) return true; /* end of list */
+    if (options[i] == (ipv6 ? 0 : 1)) {        /* one byte of padding */
+      i++;
+      continue;
+    }
+    if (i + 2 > length) return false;
+    size = ipv6 ? options[i + 1] + 2u : options[i + 1];
+    if (size < 2 || i + size > length) return false;
+    i += size;
+  }
+  return true;
+}
+
+static nst_guard_cause guard4(const nst_interface *interface, const uint8_t *packet, size_t length, bool looped) {
+  size_t header = (packet[0] & 15u) * 4u, total, offset;
+  ip_addr_t source = IPADDR4_INIT(0);
+  bool more;
+  if (length < 20 || header < 20 || header > length) return NST_GUARD_SHORT;
+  total = u16_at(packet + 2);
+  if (total < header) return NST_GUARD_SHORT;
+  if (total > length) return NST_GUARD_LENGTH;
+  if (!options_sound(packet + 20, header - 20, false)) return NST_GUARD_OPTIONS;
+  memcpy(&ip_2_ip4(&source)->addr, packet + 12, 4);
+  if (!source_possible(interface, &source, looped)) return NST_GUARD_SOURCE;
+  offset = (u16_at(packet + 6) & 0x1fffu) * 8;
+  more = (packet[6] & 0x20) != 0;
+  if (offset > 0 || more) {
+    return fragment_possible(header, offset, total - header, more) ? NST_GUARD_PASS : NST_GUARD_FRAGMENT;
+  }
+  return transport(interface, packet[9], packet + header, total - header, false);
+}
+
+static nst_guard_cause guard6(const nst_interface *interface, const uint8_t *packet, size_t length, bool looped) {
+  unsigned next, headers;
+  size_t at = 40, end;
+  ip_addr_t source = IPADDR6_INIT(0, 0, 0, 0);
+  if (length < 40) return NST_GUARD_SHORT;
+  end = 40 + u16_at(packet + 4);
+  if (end > length) return NST_GUARD_LENGTH;
+  memcpy(ip_2_ip6(&source)->addr, packet + 8, 16);
+  if (!source_possible(interface, &source, looped)) return NST_GUARD_SOURCE;
+  next = packet[6];
+  for (headers = 0; headers <= HEADERS_AT_MOST; headers++) {
+    const uint8_t *header = packet + at;
+    size_t size;
+    if (next != HOP_BY_HOP && next != ROUTING && next != DESTINATION && next != FRAGMENT) {
+      return transport(interface, next, header, end - at, true);
+    }
+    if (end - at < 8) return NST_GUARD_CHAIN;
+    if (next == FRAGMENT) {
+      size_t offset = u16_at(header + 2) & 0xfff8u;
+      bool more = (header[3] & 1) != 0;
+      if (offset > 0 || more) {
+        return fragment_possible(at, offset, end - at - 8, more) ? NST_GUARD_PASS : NST_GUARD_FRAGMENT;
+      }
+      size = 8; /* an atomic fragment (RFC 6946) is whole */
+    } else {
+      size = (header[1] + 1u) * 8u;
+      if (size > end - at) return NST_GUARD_CHAIN;
+      if (next == HOP_BY_HOP && at != 40) return NST_GUARD_CHAIN; /* RFC 8200 §4.3: it comes first */
+      if (next != ROUTING && !options_sound(header + 2, size - 2, true)) return NST_GUARD_CHAIN;
+    }
+    next = header[0];
+    at += size;
+  }
+  return NST_GUARD_CHAIN;
+}
+
+static nst_guard_cause basic(const nst_interface *interface, const uint8_t *packet, size_t length) {
+  unsigned version = length ? packet[0] >> 4 : 0;
+  if (length == 0) return NST_GUARD_EMPTY;
+  if (length > interface->mtu) return NST_GUARD_TOO_LONG;
+  if (version != 4 && version != 6) return NST_GUARD_VERSION;
+  return length < (version == 4 ? 20u : 40u) ? NST_GUARD_SHORT : NST_GUARD_PASS;
+}
+
+#ifdef NST_UNGUARDED
+
+/* For tests that show what the guard is for; never installed. */
+bool nst_guard_is_on(void) {
+  return false;
+}
+
+nst_guard_cause nst_guard(const nst_interface *interface, const uint8_t *packet, size_t length, bool looped) {
+  (void)guard4;
+  (void)guard6;
+  (void)looped;
+  return basic(interface, packet, length);
+}
+
+#else
+
+bool nst_guard_is_on(void) {
+  return true;
+}
+
+nst_guard_cause nst_guard(const nst_interface *interface, const uint8_t *packet, size_t length, bool looped) {
+  nst_guard_cause cause = basic(interface, packet, length);
+  if (cause != NST_GUARD_PASS) return cause;
+  return packet[0] >> 4 == 4 ? guard4(interface, packet, length, looped) : guard6(interface, packet, length, looped);
+}
+
+#endif
