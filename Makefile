@@ -21,6 +21,8 @@ RUNNER ?=
 BUSTED_ARGS ?=
 # GUARD=off runs the specs on a core whose guard lets everything through, to see what it is there for; never installed.
 GUARD ?= on
+# How long `make fuzz` goes on, in seconds.
+FUZZ_TIME ?= 60
 
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
@@ -69,7 +71,7 @@ environment = LUA_PATH='$(lua_path)' LUA_CPATH='$(lua_cpath)'
 # The interpreter is not instrumented, so the sanitizer's library has to be there before it.
 preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)")
 
-.PHONY: all demo test test-all test-threads lint docs bench dist install env clean help
+.PHONY: all demo test test-all test-threads lint docs bench fuzz dist install env clean help
 .NOTPARALLEL:
 
 all: ## build for LUA=lua5.1|lua5.2|lua5.3|lua5.4|luajit (default lua5.4) under build/<lua>/
@@ -129,6 +131,17 @@ lint-compile:
 	@exported=$$(readelf --dyn-syms -W $(CORE) | \
 	    awk '$$5 ~ /GLOBAL|WEAK|UNIQUE/ && $$6 == "DEFAULT" && $$7 != "UND" && $$8 !~ /^luaopen_/ { print $$8 }'); \
 	  test -z "$$exported" || { echo "$(CORE) exports more than luaopen_*:" $$exported >&2; exit 1; }
+
+fuzz: ## feed packets made by libFuzzer to a stack for FUZZ_TIME seconds (clang, ASan, UBSan)
+	@$(need) clang && $(need) libfuzzer
+	@$(MAKE) CC=clang SAN=address,undefined,fuzzer-no-link run-fuzz
+
+.PHONY: run-fuzz
+run-fuzz:
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(BUILD)/fuzz_packets)
+	@mkdir -p build/fuzz
+	cd build/fuzz && mkdir -p corpus && ../../$(BUILD)/fuzz_packets -max_total_time=$(FUZZ_TIME) -max_len=2048 \
+	  -print_final_stats=1 corpus $(wildcard $(CURDIR)/spec/fuzz_seeds)
 
 docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack/meta/core.lua
 	@$(need) ldoc $(LUA_NAME)
@@ -264,6 +277,11 @@ $(UNGUARDED): $(BUILD)/unguarded/guard.o $(core_objects) $(LWIP_O) $(BUILD)/obje
 $(BUILD)/threads: $(BUILD)/spec/threads.o $(core_objects) $(LWIP_O) $(BUILD)/objects $(CORE)
 	$(call say,LD,$@)
 	$(quiet)$(link) $< $(core_objects) $(LWIP_O) $(LUA_LIBS) -lm -ldl -o $@
+
+# The core without what Lua sees of it.
+$(BUILD)/fuzz_packets: $(BUILD)/spec/fuzz_packets.o $(core_objects) $(LWIP_O) $(BUILD)/objects
+	$(call say,LD,$@)
+	$(quiet)$(link) -fsanitize=fuzzer $< $(filter-out %/binding.o $(BUILD)/src/lua_%,$(core_objects)) $(LWIP_O) -lm -o $@
 
 build/bench/driver: $(BUILD)/bench/driver.o $(LWIP_O)
 	@mkdir -p $(@D)

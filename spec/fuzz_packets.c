@@ -1,0 +1,257 @@
+/*
+** Fuzzing (libFuzzer): packets for a stack with TCP, UDP and raw sockets open, through the guard and lwIP. The input is
+** a list of orders. Some are packets as they are; most are packets of the right shape whose fields the fuzzer fills in:
+** sequence numbers follow what the stack sent last, so that connections get established, and then abused.
+*/
+#include <stdlib.h>
+#include <string.h>
+
+#include "device.h"
+#include "interface.h"
+#include "raw.h"
+#include "stack.h"
+#include "tcp.h"
+#include "udp.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define LISTENER 80
+#define PORT 7
+
+typedef struct world {
+  nst_hub *hub;
+  nst_stack *stack;
+  nst_device *ends[2];
+  nst_tcp *listener, *accepted, *client;
+  nst_udp *udp;
+  nst_raw *raw4, *raw6;
+  /* what the stack sent last over TCP: where its numbers stand */
+  uint32_t their_next, our_next;
+  uint16_t their_port;
+} world;
+
+/* The fuzzer's bytes, zeros at their end. */
+typedef struct source {
+  const uint8_t *data;
+  size_t size;
+} source;
+
+static unsigned take(source *s) {
+  if (s->size == 0) return 0;
+  s->size--;
+  return *s->data++;
+}
+
+static unsigned take16(source *s) {
+  unsigned high = take(s);
+  return high << 8 | take(s);
+}
+
+static void put16(uint8_t *to, unsigned value) {
+  to[0] = (uint8_t)(value >> 8);
+  to[1] = (uint8_t)value;
+}
+
+static void put32(uint8_t *to, uint32_t value) {
+  put16(to, value >> 16);
+  put16(to + 2, value & 0xffff);
+}
+
+static uint32_t get32(const uint8_t *from) {
+  return (uint32_t)from[0] << 24 | (uint32_t)from[1] << 16 | (uint32_t)from[2] << 8 | from[3];
+}
+
+static const uint8_t own4[4] = {10, 0, 0, 1}, peer4[4] = {10, 0, 0, 2};
+static const uint8_t own6[16] = {0xfd, [15] = 1}, peer6[16] = {0xfd, [15] = 2};
+
+static void open_sockets(nst_stack *stack, void *argument) {
+  world *w = argument;
+  static const ip_addr_t any = IPADDR_ANY_TYPE_INIT;
+  nst_prefix prefixes[2];
+  nst_interface *interface = nst_interface_attach(stack, w->ends[0], "eth0");
+  memset(prefixes, 0, sizeof prefixes);
+  IP_ADDR4(&prefixes[0].address, 10, 0, 0, 1);
+  prefixes[0].bits = 24;
+  IP_ADDR6(&prefixes[1].address, PP_HTONL(0xfd000000), 0, 0, PP_HTONL(1));
+  prefixes[1].bits = 64;
+  (void)nst_interface_set_addresses(interface, prefixes, 2);
+  w->listener = nst_tcp_new(stack);
+  (void)nst_tcp_bind(w->listener, &any, LISTENER);
+  (void)nst_tcp_listen(w->listener, 4);
+  w->udp = nst_udp_new(stack);
+  (void)nst_udp_bind(w->udp, &any, PORT);
+  w->raw4 = nst_raw_new(stack, false, 1);
+  w->raw6 = nst_raw_new(stack, true, 58);
+}
+
+static void close_one(nst_socket *socket) {
+  if (socket == NULL) return;
+  nst_socket_close(socket);
+  nst_socket_release(socket);
+}
+
+/* What comes out is read for its numbers and let go. */
+static void drain(world *w) {
+  nst_packet *packet;
+  while ((packet = nst_device_receive(w->ends[1])) != NULL) {
+    const uint8_t *bytes = packet->data;
+    size_t header = bytes[0] >> 4 == 4 ? 20 : 40;
+    if (packet->length >= header + 20 && bytes[header == 20 ? 9 : 6] == 6) {
+      const uint8_t *tcp = bytes + header;
+      w->their_port = (uint16_t)(tcp[0] << 8 | tcp[1]);
+      w->their_next = get32(tcp + 4) + (uint32_t)(packet->length - header - (tcp[12] >> 4) * 4u) + ((tcp[13] & 3) != 0);
+      if (tcp[13] & 16) w->our_next = get32(tcp + 8);
+    }
+    nst_packet_free(packet);
+  }
+}
+
+static void deliver(world *w, const uint8_t *bytes, size_t length) {
+  nst_packet *packet = nst_packet_copy(w->hub, bytes, length);
+  if (packet && nst_device_transmit(w->ends[1], packet) != NST_OK) nst_packet_free(packet);
+}
+
+/* An IP header in front of the payload that lies at packet + 40; returns where the packet begins. */
+static uint8_t *with_header(uint8_t *packet, size_t *length, bool ipv6, unsigned protocol, unsigned fragment) {
+  uint8_t *header = ipv6 ? packet : packet + 20;
+  if (ipv6) {
+    memset(header, 0, 40);
+    header[0] = 0x60;
+    put16(header + 4, (unsigned)*length);
+    header[6] = (uint8_t)protocol;
+    header[7] = 64;
+    memcpy(header + 8, peer6, 16);
+    memcpy(header + 24, own6, 16);
+    *length += 40;
+  } else {
+    memset(header, 0, 20);
+    header[0] = 0x45;
+    *length += 20;
+    put16(header + 2, (unsigned)*length);
+    put16(header + 6, fragment);
+    header[8] = 64;
+    header[9] = (uint8_t)protocol;
+    memcpy(header + 12, peer4, 4);
+    memcpy(header + 16, own4, 4);
+  }
+  return header;
+}
+
+static void segment(world *w, source *s, uint8_t *packet, bool ipv6, bool to_listener) {
+  uint8_t *tcp = packet + 40;
+  unsigned flags = take(s), shape = take(s);
+  size_t options = (shape & 7) * 4u, data = take(s), i, length;
+  memset(tcp, 0, 20);
+  put16(tcp, 1000u + (shape >> 6));
+  put16(tcp + 2, to_listener ? LISTENER : w->their_port);
+  put32(tcp + 4, w->our_next + (shape & 8 ? (uint32_t)(int8_t)take(s) : 0) + (shape & 16 ? take16(s) : 0));
+  put32(tcp + 8, w->their_next + (shape & 32 ? (uint32_t)(int8_t)take(s) : 0));
+  tcp[12] = (uint8_t)((5 + options / 4) << 4);
+  tcp[13] = (uint8_t)flags;
+  put16(tcp + 14, shape & 32 ? take16(s) : 65535);
+  for (i = 0; i < options + data; i++) tcp[20 + i] = (uint8_t)take(s);
+  length = 20 + options + data;
+  deliver(w, with_header(packet, &length, ipv6, 6, 0), length);
+}
+
+static void payload(world *w, source *s, uint8_t *packet, bool ipv6, unsigned protocol, unsigned fragment) {
+  size_t length = take(s), i;
+  for (i = 0; i < length; i++) packet[40 + i] = (uint8_t)take(s);
+  if (protocol == 17 && length >= 8 && fragment == 0) {
+    put16(packet + 42, PORT);
+    put16(packet + 44, (unsigned)length);
+  }
+  i = length;
+  deliver(w, with_header(packet, &i, ipv6, protocol, fragment), i);
+}
+
+static void use_sockets(nst_stack *stack, void *argument) {
+  world *w = argument;
+  char data[512];
+  size_t sent;
+  (void)stack;
+  memset(data, 'x', sizeof data);
+  if (w->accepted == NULL) (void)nst_tcp_accept(w->listener, &w->accepted);
+  if (w->accepted) {
+    (void)nst_tcp_send(w->accepted, data, sizeof data, &sent);
+    if (nst_tcp_readable(w->accepted) == NST_OK && nst_tcp_consume(w->accepted, w->accepted->received_length)) {
+      nst_tcp_announce(w->accepted);
+    }
+  }
+}
+
+static void start_connect(nst_stack *stack, void *argument) {
+  world *w = argument;
+  ip_addr_t host;
+  IP_ADDR4(&host, 10, 0, 0, 2);
+  if (w->client == NULL) w->client = nst_tcp_new(stack);
+  if (w->client) (void)nst_tcp_connect(w->client, &host, 1000);
+}
+
+static void order(world *w, source *s, uint8_t *packet) {
+  unsigned what = take(s);
+  bool ipv6 = (what & 0x80) != 0;
+  switch (what & 15) {
+    case 0: case 1: case 2: segment(w, s, packet, ipv6, true); break;
+    case 3: segment(w, s, packet, ipv6, false); break;
+    case 4: payload(w, s, packet, ipv6, 17, 0); break;
+    case 5: payload(w, s, packet, ipv6, ipv6 ? 58 : 1, 0); break;
+    case 6: payload(w, s, packet, false, 17, take16(s)); break;  /* fragments */
+    case 7: payload(w, s, packet, true, 44, 0); break;
+    case 8: payload(w, s, packet, true, what & 0x10 ? 0 : 60, 0); break; /* extension headers */
+    case 9: payload(w, s, packet, true, 43, 0); break;
+    case 10: payload(w, s, packet, ipv6, take(s), 0); break;
+    case 11: (void)nst_inside(w->stack, use_sockets, w); break;
+    case 12: (void)nst_inside(w->stack, start_connect, w); break;
+    case 13: w->stack->now += (nst_time)take(s) * 100 * NST_MILLISECOND; break;
+    case 14:
+      if (w->accepted) close_one(&w->accepted->socket);
+      w->accepted = NULL;
+      break;
+    default: {
+      size_t length = take(s), i;
+      for (i = 0; i < length; i++) packet[i] = (uint8_t)take(s);
+      deliver(w, packet, length);
+    }
+  }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  static uint8_t packet[1024];
+  nst_config config;
+  source s;
+  world w;
+  int orders = 64, rounds;
+  memset(&config, 0, sizeof config);
+  config.mtu = 1500;
+  config.tcp_buffer_size = 8192;
+  config.udp_buffer_size = config.raw_buffer_size = 65536;
+  config.udp_message_count = config.raw_message_count = 16;
+  config.seeded = true;
+  memset(&w, 0, sizeof w);
+  w.hub = nst_hub_new();
+  w.stack = nst_stack_new(w.hub, &config);
+  if (!nst_pipe_new(w.hub, 1500, NST_MEDIUM_IP, 0, false, w.ends)) abort();
+  (void)nst_inside(w.stack, open_sockets, &w);
+  s.data = data;
+  s.size = size;
+  while (s.size > 0 && orders-- > 0 && w.stack->open) {
+    order(&w, &s, packet);
+    for (rounds = 0; rounds < 100 && w.stack->open && nst_stack_poll(w.stack, NULL); rounds++) {}
+    if (rounds == 100) abort(); /* a packet that keeps it busy for ever */
+    drain(&w);
+  }
+  if (!w.stack->open) abort(); /* an assertion of lwIP */
+  close_one(&w.listener->socket);
+  close_one(&w.udp->socket);
+  close_one(&w.raw4->socket);
+  close_one(&w.raw6->socket);
+  if (w.accepted) close_one(&w.accepted->socket);
+  if (w.client) close_one(&w.client->socket);
+  nst_stack_close(w.stack);
+  nst_stack_release(w.stack);
+  nst_device_release(w.ends[0]);
+  nst_device_release(w.ends[1]);
+  nst_hub_release(w.hub);
+  return 0;
+}
