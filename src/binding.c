@@ -264,6 +264,19 @@ void nst_lua_after(lua_State *L, nst_stack *stack) {
   }
 }
 
+void nst_lua_catch_up(nst_socket *socket) {
+  if (!nst_list_empty(&socket->stack->commands)) (void)nst_stack_process_commands(socket->stack, 0);
+}
+
+bool nst_lua_inside(lua_State *L, nst_socket *socket, void (*body)(nst_stack *, void *), void *argument) {
+  nst_stack *stack = socket->stack;
+  bool open;
+  nst_lua_catch_up(socket);
+  open = nst_inside(stack, body, argument);
+  if (stack->open) nst_lua_after(L, stack);
+  return open;
+}
+
 static void push_event(lua_State *L, const nst_stack *stack, const nst_event *event) {
   static const char *const types[] = {"command", "in", "out", "drop", "state"};
   static const char *const names[] = {"command", NULL, NULL, "cause", "state"};

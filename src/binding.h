@@ -69,6 +69,10 @@ double nst_lua_seconds(nst_time time);
 
 /* After anything that may have given a stack work or set its timers: tells the hub and the on_wake functions. */
 void nst_lua_after(lua_State *L, nst_stack *stack);
+/* Runs the body inside the socket's stack, commands that were queued before it first. false: the stack is closed. */
+bool nst_lua_inside(lua_State *L, nst_socket *socket, void (*body)(nst_stack *stack, void *argument), void *argument);
+/* Commands that were queued before a look at the socket. */
+void nst_lua_catch_up(nst_socket *socket);
 /* Hands out what Lua's devices sent and what was traced; true when there was any. May raise what they raise. */
 bool nst_lua_flush(lua_State *L);
 /* Pushes the stack's object, so that the collector cannot end the stack before this call returns: sockets do not keep
@@ -84,6 +88,10 @@ void nst_lua_push_socket(lua_State *L, nst_socket *socket);
 /* The socket of a handle of any protocol, NULL when it is no handle. */
 nst_socket *nst_lua_test_socket(lua_State *L, int index);
 void nst_lua_push_ticket(lua_State *L, nst_request *request);
+
+/* Methods of stacks that only tell (lua_stats.c). */
+int nst_lua_stats(lua_State *L);
+int nst_lua_sockets(lua_State *L);
 
 /* Each file's part of the module: makes its classes and adds its functions to the module's table on the top. */
 void nst_lua_open_stack(lua_State *L);

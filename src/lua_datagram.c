@@ -62,11 +62,8 @@ typedef struct call {
 } call;
 
 static nst_error run(lua_State *L, call *c, void (*body)(nst_stack *, void *)) {
-  nst_stack *stack = c->socket->stack;
-  c->error = NST_CLOSED;
-  if (!nst_list_empty(&stack->commands)) (void)nst_stack_process_commands(stack, 0);
-  (void)nst_inside(stack, body, c);
-  if (stack->open) nst_lua_after(L, stack);
+  c->error = NST_CLOSED; /* what a body that is not run to its end says */
+  (void)nst_lua_inside(L, c->socket, body, c);
   return c->error;
 }
 
@@ -213,7 +210,7 @@ static int receive(lua_State *L, const char *function, bool from) {
   nst_error error;
   if (!lua_isnoneornil(L, 2)) (void)nst_lua_integer(L, 1, 0, 1e9, function);
   if (udp == NULL) return nst_lua_fail(L, NST_CLOSED);
-  if (!nst_list_empty(&udp->socket.stack->commands)) (void)nst_stack_process_commands(udp->socket.stack, 0);
+  nst_lua_catch_up(&udp->socket);
   error = nst_udp_readable(udp);
   if (error != NST_OK) return nst_lua_fail(L, error);
   return take(L, &udp->socket, &udp->inbox, from);
@@ -384,7 +381,7 @@ static int raw_try_receive(lua_State *L) {
   nst_error error;
   if (!lua_isnoneornil(L, 2)) (void)nst_lua_integer(L, 1, 0, 1e9, "receive");
   if (raw == NULL) return nst_lua_fail(L, NST_CLOSED);
-  if (!nst_list_empty(&raw->socket.stack->commands)) (void)nst_stack_process_commands(raw->socket.stack, 0);
+  nst_lua_catch_up(&raw->socket);
   error = nst_raw_readable(raw);
   if (error != NST_OK) return nst_lua_fail(L, error);
   return take(L, &raw->socket, &raw->inbox, false);

@@ -75,9 +75,7 @@ int nst_lua_setoption(lua_State *L, const nst_option *options, nst_socket *socke
     case NST_OPTION_LINGER: *(nst_linger *)place = v.linger; break;
     case NST_OPTION_ABSENT: break;
   }
-  if (!nst_inside(socket->stack, apply, socket)) return nst_lua_fail(L, NST_CLOSED);
-  nst_lua_after(L, socket->stack);
-  return nst_lua_success(L);
+  return nst_lua_result(L, nst_lua_inside(L, socket, apply, socket) ? NST_OK : NST_CLOSED);
 }
 
 int nst_lua_getoption(lua_State *L, const nst_option *options, nst_socket *socket) {

@@ -59,13 +59,9 @@ typedef struct call {
   nst_error error;
 } call;
 
-/* Runs the body inside the socket's stack, commands that were queued before it first. */
 static nst_error run(lua_State *L, call *c, void (*body)(nst_stack *, void *)) {
-  nst_stack *stack = c->tcp->socket.stack;
-  c->error = NST_CLOSED;
-  if (!nst_list_empty(&stack->commands)) (void)nst_stack_process_commands(stack, 0);
-  (void)nst_inside(stack, body, c);
-  if (stack->open) nst_lua_after(L, stack);
+  c->error = NST_CLOSED; /* what a body that is not run to its end says */
+  (void)nst_lua_inside(L, &c->tcp->socket, body, c);
   return c->error;
 }
 
@@ -169,7 +165,7 @@ static int try_accept(lua_State *L) {
   nst_error error;
   nst_box *box;
   if (tcp == NULL) return nst_lua_fail(L, NST_CLOSED);
-  if (!nst_list_empty(&tcp->socket.stack->commands)) (void)nst_stack_process_commands(tcp->socket.stack, 0);
+  nst_lua_catch_up(&tcp->socket);
   box = nst_lua_box(L, NST_CLASS_TCP);
   error = nst_tcp_accept(tcp, &connection);
   if (error != NST_OK) return nst_lua_fail(L, error);
@@ -242,7 +238,7 @@ static void take(lua_State *L, nst_tcp *tcp, size_t length) {
 
 static nst_error readable(nst_tcp *tcp) {
   if (tcp == NULL) return NST_CLOSED;
-  if (!nst_list_empty(&tcp->socket.stack->commands)) (void)nst_stack_process_commands(tcp->socket.stack, 0);
+  nst_lua_catch_up(&tcp->socket);
   return nst_tcp_readable(tcp);
 }
 

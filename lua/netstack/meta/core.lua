@@ -262,6 +262,10 @@ function stack:on_wake(fn) end
 ---@return integer|nil # 1
 function stack:trace(fn) end
 
+---The name that `tostring` and traces show.
+---@return string
+function stack:name() end
+
 ---Counters by protocol.
 ---@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; of a stack that an assertion of lwIP ended: {closed = true, cause}
 function stack:stats() end
@@ -269,10 +273,6 @@ function stack:stats() end
 ---The sockets.
 ---@return table[] # {protocol, state, addresses = {local_host, local_port, remote_host, remote_port}, queues = {receive, send, ...}} of each open or closing socket
 function stack:sockets() end
-
----The name that `tostring` and traces show.
----@return string
-function stack:name() end
 
 ---@class netstack.interface
 local interface = {}
