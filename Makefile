@@ -23,6 +23,8 @@ BUSTED_ARGS ?=
 GUARD ?= on
 # How long `make fuzz` goes on, in seconds.
 FUZZ_TIME ?= 60
+# More for libFuzzer: `-seed=1 -runs=N` makes it do the same each time.
+FUZZ_ARGS ?=
 
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
@@ -141,7 +143,7 @@ run-fuzz:
 	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(BUILD)/fuzz_packets)
 	@mkdir -p build/fuzz
 	cd build/fuzz && mkdir -p corpus && ../../$(BUILD)/fuzz_packets -max_total_time=$(FUZZ_TIME) -max_len=2048 \
-	  -print_final_stats=1 corpus $(wildcard $(CURDIR)/spec/fuzz_seeds)
+	  -print_final_stats=1 $(FUZZ_ARGS) corpus $(wildcard $(CURDIR)/spec/fuzz_seeds)
 
 docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack/meta/core.lua
 	@$(need) ldoc $(LUA_NAME)

@@ -29,6 +29,23 @@ describe("TCP window", function()
       end)
     end)
 
+    it("stops probing when the answer to a probe takes the last byte, " .. family.name, function()
+      netstack.run(function()
+        local socket, peer, stack = helper.by_hand(family)
+        peer.window = 0
+        peer:send(helper.ACK)
+        netstack.sleep(0.01)
+        socket:send("x")
+        local probe = peer:expect("ACK", 10)
+        assert.equal("x", probe.data)
+        peer:send(helper.ACK) -- has taken it, and the window stays closed
+        assert.is_nil(peer:take(1000))
+        assert.is_nil(stack:stats().cause) -- lwIP would end in an assertion at the next probe
+        assert.equal(0, socket:info().unacked)
+        socket:abort()
+      end)
+    end)
+
     it("loses nothing when both readers sleep, over and over, " .. family.name, function()
       local a, b = helper.pair { seed = 1 }
       netstack.run(function()

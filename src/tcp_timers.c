@@ -119,9 +119,21 @@ static nst_time from_ticks(const nst_tcp *tcp, uint32_t since, uint32_t ticks) {
   return left <= 0 ? stack->now : whole + left * NST_MILLISECOND;
 }
 
+/*
+** lwIP goes on probing a closed window when the acknowledgement of a probe has taken its last unsent byte, and then an
+** assertion ends the stack at the next probe (found by fuzzing). There is nothing to probe for with nothing unsent; with
+** something unacknowledged, retransmission does it.
+*/
+static void stop_needless_probes(struct tcp_pcb *pcb) {
+  if (pcb->persist_backoff == 0 || (pcb->unsent && pcb->unacked == NULL)) return;
+  pcb->persist_backoff = 0;
+  if (pcb->unacked && pcb->rtime < 0) pcb->rtime = 0;
+}
+
 void nst_tcp_timers_after(nst_tcp *tcp) {
   struct tcp_pcb *pcb = tcp->pcb;
   nst_time now = tcp->socket.stack->now;
+  stop_needless_probes(pcb);
   if (pcb->state == TIME_WAIT) {
     tcp->retransmit_at = tcp->persist_at = tcp->ack_at = tcp->keepalive_at = tcp->give_up_at = NST_NEVER;
     schedule(tcp);
