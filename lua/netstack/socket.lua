@@ -7,7 +7,7 @@ local core = require "netstack.core"
 local names = require "netstack.names"
 local scheduler = require "netstack.scheduler"
 
-local wait, deadline, now = scheduler.wait, scheduler.deadline, scheduler.now
+local wait, deadline = scheduler.wait, scheduler.deadline
 local error, getmetatable, setmetatable, tostring, type = error, getmetatable, setmetatable, tostring, type
 
 local M = {}
@@ -149,7 +149,5 @@ function M.resolve(self, host, position, method)
   local reference = self.stack
   return names.resolve(reference and reference.stack, host)
 end
-
-M.now = now
 
 return M

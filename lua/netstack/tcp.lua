@@ -349,4 +349,4 @@ function Tcp:getoption(option)
   return handle_methods.getoption(handle_of(self, "getoption"), option)
 end
 
-return { new = new, wrap = wrap, metatable = metatable, now = scheduler.now }
+return { new = new, wrap = wrap, metatable = metatable }
