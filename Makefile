@@ -19,7 +19,8 @@ V ?=
 # What runs the interpreter in `make test`, valgrind for example, and what busted is told.
 RUNNER ?=
 BUSTED_ARGS ?=
-# GUARD=off runs the specs on a core whose guard lets everything through, to see what it is there for; never installed.
+# GUARD=off runs the specs on a core without what guards lwIP, to see what that is there for: all that are tagged
+# #guarded must fail. Never installed.
 GUARD ?= on
 # How long `make fuzz` goes on, in seconds.
 FUZZ_TIME ?= 60
@@ -265,14 +266,16 @@ $(CORE): $(core_objects) $(LWIP_O) $(BUILD)/objects
 	$(call say,LD,$@)
 	$(quiet)$(link) -shared $(core_objects) $(LWIP_O) -o $@
 
-# The same but for one object.
-$(BUILD)/unguarded/guard.o: src/guard.c $(BUILD)/flags
+# The same sources without what guards lwIP, for specs that show what it is for.
+unguarded_objects := $(core_objects:$(BUILD)/%=$(BUILD)/unguarded/%)
+$(BUILD)/unguarded/src/%.o: src/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(quiet)$(core_cc) -DNST_UNGUARDED -c $< -o $@
 
-$(UNGUARDED): $(BUILD)/unguarded/guard.o $(core_objects) $(LWIP_O) $(BUILD)/objects
+$(UNGUARDED): $(unguarded_objects) $(LWIP_O) $(BUILD)/objects
 	@mkdir -p $(@D)
-	$(quiet)$(link) -shared $< $(filter-out %/guard.o,$(core_objects)) $(LWIP_O) -o $@
+	$(call say,LD,$@)
+	$(quiet)$(link) -shared $(unguarded_objects) $(LWIP_O) -o $@
 
 # A program of its own, for a sanitizer that must be there from the start. It has the core twice over: linked in,
 # and as a library for whoever asks package.cpath.

@@ -159,30 +159,12 @@ static nst_guard_cause basic(const nst_interface *interface, const uint8_t *pack
   return length < (version == 4 ? 20u : 40u) ? NST_GUARD_SHORT : NST_GUARD_PASS;
 }
 
-#ifdef NST_UNGUARDED
-
-/* For tests that show what the guard is for; never installed. */
 bool nst_guard_is_on(void) {
-  return false;
-}
-
-nst_guard_cause nst_guard(const nst_interface *interface, const uint8_t *packet, size_t length, bool looped) {
-  (void)guard4;
-  (void)guard6;
-  (void)looped;
-  return basic(interface, packet, length);
-}
-
-#else
-
-bool nst_guard_is_on(void) {
-  return true;
+  return NST_GUARDED;
 }
 
 nst_guard_cause nst_guard(const nst_interface *interface, const uint8_t *packet, size_t length, bool looped) {
   nst_guard_cause cause = basic(interface, packet, length);
-  if (cause != NST_GUARD_PASS) return cause;
+  if (cause != NST_GUARD_PASS || !NST_GUARDED) return cause;
   return packet[0] >> 4 == 4 ? guard4(interface, packet, length, looped) : guard6(interface, packet, length, looped);
 }
-
-#endif

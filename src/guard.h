@@ -11,6 +11,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* 0 in the build for tests that shows what the guard and the other remedies are for (GUARD=off). */
+#ifdef NST_UNGUARDED
+#define NST_GUARDED 0
+#else
+#define NST_GUARDED 1
+#endif
+
 #define NST_GUARD_CAUSES(X)                                                                                            \
   X(EMPTY, "empty packet")                                                                                             \
   X(TOO_LONG, "longer than the mtu")                                                                                   \
@@ -31,7 +38,6 @@ typedef enum nst_guard_cause { NST_GUARD_PASS, NST_GUARD_CAUSES(NST_GUARD_NAME) 
 #undef NST_GUARD_NAME
 
 const char *nst_guard_text(nst_guard_cause cause);
-/* false in the build for tests that shows what the guard is for (GUARD=off). */
 bool nst_guard_is_on(void);
 
 /* `looped`: the packet is one that the stack sent to itself. NST_GUARD_PASS: lwIP may have it. */
