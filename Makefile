@@ -217,8 +217,9 @@ includes := -Isrc/lwip -isystem $(LWIPDIR)/include
 lwip_san := $(filter-out undefined,$(subst $(comma), ,$(SAN)))
 lwip_san_flags := $(if $(lwip_san),-fsanitize=$(subst $() ,$(comma),$(lwip_san)) -fno-omit-frame-pointer) \
   $(if $(filter address,$(lwip_san)),$(if $(findstring clang,$(cc_name)),-mllvm -asan-globals=0,--param asan-globals=0))
-lwip_cc := $(CC) $(CFLAGS) $(pic) $(lwip_san_flags) $(includes) -MMD -MP -w
-wrapped := tcp_input udp_input raw_input memp_malloc memp_free
+# -MD: our settings are included by headers that count as the system's, which -MMD leaves out.
+lwip_cc := $(CC) $(CFLAGS) $(pic) $(lwip_san_flags) $(includes) -MD -MP -w
+wrapped := tcp_input tcp_rst_netif udp_input raw_input nd6_get_destination_mtu memp_malloc memp_free
 
 $(LWIP_BUILD)/flags: text = $(lwip_cc) $(lwip_objects)
 $(LWIP_BUILD)/flags: FORCE

@@ -2,67 +2,131 @@
 
 #include <string.h>
 
+#include "path_mtu.h"
 #include "tcp.h"
 #include "udp.h"
 
-#define UDP 17
-#define TCP 6
+#include "lwip/inet_chksum.h"
+#include "lwip/ip.h"
 
-static uint16_t port_at(const uint8_t *bytes) {
+enum { TCP = 6, UDP = 17, FRAGMENT = 44 };
+
+/* What an error says of the packet that it quotes. */
+typedef struct report {
+  nst_error error; /* NST_MESSAGE_TOO_LONG: the way takes `mtu` */
+  uint16_t mtu;
+  uint8_t protocol;
+  ip_addr_t local_host, remote_host;
+  const uint8_t *quoted; /* its transport header, of which at least 8 bytes came */
+} report;
+
+static uint16_t u16_at(const uint8_t *bytes) {
   return (uint16_t)(bytes[0] << 8 | bytes[1]);
 }
 
-/* The ports of what we sent stand first in its transport header. */
-static void report(nst_stack *stack, uint8_t protocol, const ip_addr_t *local_host, const ip_addr_t *remote_host,
-                   const uint8_t *ports, nst_error error) {
-  uint16_t local_port = port_at(ports), remote_port = port_at(ports + 2);
-  if (protocol == UDP) {
-    nst_udp_unreachable(stack, local_host, local_port, remote_host, remote_port, error);
-  } else if (protocol == TCP) {
-    nst_tcp *tcp = nst_tcp_find(stack, local_host, local_port, remote_host, remote_port);
-    /* A soft error: it only explains why nobody answers the SYN (RFC 5461 §4.1 lets the attempt end). */
-    if (tcp && tcp->connecting && error == NST_HOST_UNREACHABLE) {
-      tcp->error = error;
-      nst_tcp_abort(tcp);
-    }
+static uint32_t u32_at(const uint8_t *bytes) {
+  return (uint32_t)u16_at(bytes) << 16 | u16_at(bytes + 2);
+}
+
+/* RFC 792 and RFC 1122 3.2.2.1; NST_OK: nothing that concerns a socket. */
+static nst_error meaning4(uint8_t type, uint8_t code) {
+  if (type == 11) return NST_HOST_UNREACHABLE; /* too many hops, or pieces lost on the way */
+  if (type != 3) return NST_OK;
+  return code == 4 ? NST_MESSAGE_TOO_LONG : code == 2 || code == 3 ? NST_PORT_UNREACHABLE : NST_HOST_UNREACHABLE;
+}
+
+/* RFC 4443 §3 */
+static nst_error meaning6(uint8_t type, uint8_t code) {
+  switch (type) {
+    case 1: return code == 4 ? NST_PORT_UNREACHABLE : NST_HOST_UNREACHABLE;
+    case 2: return NST_MESSAGE_TOO_LONG;
+    case 3: return NST_HOST_UNREACHABLE;
+    case 4: return code == 1 ? NST_PORT_UNREACHABLE : NST_OK; /* nobody there knows the protocol */
+    default: return NST_OK;
   }
 }
 
-/* RFC 792: type 3; codes 0 and 1 say that the net or host cannot be reached, 3 that the port is nobody's. */
-static void icmp4(nst_stack *stack, const uint8_t *packet, size_t length) {
+/* The quoted packet ends where the error does. */
+static bool read4(const uint8_t *packet, size_t length, report *r) {
   size_t header = (packet[0] & 15u) * 4u, quoted_header;
   const uint8_t *quoted = packet + header + 8;
-  ip_addr_t local_host = IPADDR4_INIT(0), remote_host = IPADDR4_INIT(0);
-  uint8_t code;
-  if (packet[9] != 1 || length < header + 8 + 20 || packet[header] != 3) return;
-  code = packet[header + 1];
+  if (packet[9] != 1 || length < header + 8 + 20) return false;
+  r->error = meaning4(packet[header], packet[header + 1]);
+  r->mtu = u16_at(packet + header + 6);
   quoted_header = (quoted[0] & 15u) * 4u;
-  if (quoted[0] >> 4 != 4 || quoted_header < 20 || length < header + 8 + quoted_header + 8) return;
-  memcpy(&ip_2_ip4(&local_host)->addr, quoted + 12, 4);
-  memcpy(&ip_2_ip4(&remote_host)->addr, quoted + 16, 4);
-  if (code == 3 || code <= 1) {
-    report(stack, quoted[9], &local_host, &remote_host, quoted + quoted_header,
-           code == 3 ? NST_PORT_UNREACHABLE : NST_HOST_UNREACHABLE);
-  }
+  if (quoted[0] >> 4 != 4 || quoted_header < 20 || length < header + 8 + quoted_header + 8) return false;
+  if ((u16_at(quoted + 6) & 0x1fff) != 0) return false; /* a later piece has no ports */
+  IP_SET_TYPE_VAL(r->local_host, IPADDR_TYPE_V4);
+  IP_SET_TYPE_VAL(r->remote_host, IPADDR_TYPE_V4);
+  memcpy(&ip_2_ip4(&r->local_host)->addr, quoted + 12, 4);
+  memcpy(&ip_2_ip4(&r->remote_host)->addr, quoted + 16, 4);
+  r->protocol = quoted[9];
+  r->quoted = quoted + quoted_header;
+  return r->error != NST_OK;
 }
 
-/* RFC 4443: type 1; code 4 is the port, 0 and 3 are the way and the host. */
-static void icmp6(nst_stack *stack, const uint8_t *packet, size_t length) {
+static bool read6(const uint8_t *packet, size_t length, report *r) {
   const uint8_t *quoted = packet + 40 + 8;
-  ip_addr_t local_host = IPADDR6_INIT(0, 0, 0, 0), remote_host = IPADDR6_INIT(0, 0, 0, 0);
-  uint8_t code;
-  if (length < 40 + 8 + 40 + 8 || packet[6] != 58 || packet[40] != 1 || quoted[0] >> 4 != 6) return;
-  code = packet[41];
-  memcpy(ip_2_ip6(&local_host)->addr, quoted + 8, 16);
-  memcpy(ip_2_ip6(&remote_host)->addr, quoted + 24, 16);
-  if (code == 4 || code == 0 || code == 3) {
-    report(stack, quoted[6], &local_host, &remote_host, quoted + 40,
-           code == 4 ? NST_PORT_UNREACHABLE : NST_HOST_UNREACHABLE);
+  size_t have = length - 48;
+  uint32_t mtu;
+  if (packet[6] != 58 || length < 48 + 40 + 8 || quoted[0] >> 4 != 6) return false;
+  mtu = u32_at(packet + 44);
+  r->error = meaning6(packet[40], packet[41]);
+  r->mtu = (uint16_t)(mtu < 0xffff ? mtu : 0xffff);
+  r->protocol = quoted[6];
+  r->quoted = quoted + 40;
+  if (r->protocol == FRAGMENT) { /* our own doing, with a datagram that was too long */
+    if (have < 40 + 8 + 8 || (u16_at(r->quoted + 2) & 0xfff8) != 0) return false;
+    r->protocol = r->quoted[0];
+    r->quoted += 8;
   }
+  IP_SET_TYPE_VAL(r->local_host, IPADDR_TYPE_V6);
+  IP_SET_TYPE_VAL(r->remote_host, IPADDR_TYPE_V6);
+  memcpy(ip_2_ip6(&r->local_host)->addr, quoted + 8, 16);
+  memcpy(ip_2_ip6(&r->remote_host)->addr, quoted + 24, 16);
+  ip6_addr_assign_zone(ip_2_ip6(&r->local_host), IP6_UNICAST, ip_current_input_netif());
+  ip6_addr_assign_zone(ip_2_ip6(&r->remote_host), IP6_UNICAST, ip_current_input_netif());
+  return r->error != NST_OK;
 }
 
-void nst_icmp_error(nst_stack *stack, const uint8_t *packet, size_t length) {
-  if (length < 20) return;
-  if (packet[0] >> 4 == 4) icmp4(stack, packet, length);
-  else if (length >= 48) icmp6(stack, packet, length);
+static bool checksum_holds(struct pbuf *p, const struct netif *input) {
+  const uint8_t *packet = p->payload;
+  size_t header = packet[0] >> 4 == 6 ? 40 : (packet[0] & 15u) * 4u;
+  uint16_t sum = 0;
+  (void)input;
+  IF__NETIF_CHECKSUM_ENABLED(input, NETIF_CHECKSUM_CHECK_ICMP) {
+    if (pbuf_remove_header(p, header) != 0) return false;
+    sum = packet[0] >> 4 == 6 ? ip6_chksum_pseudo(p, IP6_NEXTH_ICMP6, p->tot_len, ip6_current_src_addr(),
+                                                  ip6_current_dest_addr())
+                              : inet_chksum_pbuf(p);
+    (void)pbuf_add_header_force(p, header);
+  }
+  return sum == 0;
+}
+
+/*
+** Anybody can send these and name the addresses. A report is heeded when it quotes what we did send: a TCP segment that
+** is not acknowledged yet (RFC 5927 §4), a datagram of a socket that there is.
+*/
+void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input) {
+  const uint8_t *packet = p->payload;
+  report r;
+  bool heeded = false;
+  memset(&r, 0, sizeof r);
+  if (p->len < 20 || (packet[0] >> 4 == 6 && p->len < 48)) return;
+  if (!(packet[0] >> 4 == 6 ? read6 : read4)(packet, p->len, &r) || !checksum_holds(p, input)) return;
+  if (r.protocol == TCP) {
+    nst_tcp *tcp = nst_tcp_find(stack, &r.local_host, u16_at(r.quoted), &r.remote_host, u16_at(r.quoted + 2));
+    heeded = tcp && nst_tcp_has_sent(tcp, u32_at(r.quoted + 4));
+    if (heeded && r.error == NST_MESSAGE_TOO_LONG) {
+      nst_path_mtu_learn(stack, &r.remote_host, r.mtu);
+      nst_tcp_path_changed(tcp);
+    } else if (heeded) {
+      nst_tcp_unreachable(tcp, r.error);
+    }
+  } else if (r.protocol == UDP) {
+    heeded = nst_udp_reported(stack, &r.local_host, u16_at(r.quoted), &r.remote_host, u16_at(r.quoted + 2), r.error);
+    if (heeded && r.error == NST_MESSAGE_TOO_LONG) nst_path_mtu_learn(stack, &r.remote_host, r.mtu);
+  }
+  if (!heeded) stack->counters.icmp_ignored++;
 }

@@ -4,7 +4,7 @@
 
 #include "stack.h"
 
-/* `packet` starts with the IP header. Harmless for anything that is no ICMP error about a datagram of ours. */
-void nst_icmp_error(nst_stack *stack, const uint8_t *packet, size_t length);
+/* `p` starts with the IP header, in lwIP's input. Harmless for anything that is no ICMP error about what we sent. */
+void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input);
 
 #endif

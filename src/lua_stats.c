@@ -75,6 +75,11 @@ int nst_lua_stats(lua_State *L) {
   set_number(L, "accepted", stack->counters.tcp_accepted);
   set_number(L, "syn_dropped", stack->counters.tcp_syn_dropped);
   set_number(L, "mss_refused", stack->counters.tcp_mss_refused);
+  set_number(L, "refused", stack->counters.tcp_refused);
+  set_number(L, "challenge_acks", stack->counters.tcp_challenge_acks);
+  set_number(L, "challenges_limited", stack->counters.tcp_challenges_limited);
+  set_number(L, "out_of_order_dropped", stack->counters.tcp_out_of_order_dropped);
+  set_number(L, "time_wait_evicted", stack->counters.tcp_time_wait_evicted);
   set_number(L, "time_wait", stack->time_wait_count);
   set_number(L, "connections", stack->connections.count);
   lua_pop(L, 1);
@@ -87,6 +92,8 @@ int nst_lua_stats(lua_State *L) {
   lua_setfield(L, -2, "memory");
   for (link = stack->sockets.next; link != &stack->sockets; link = link->next) sockets++;
   set_number(L, "sockets", sockets);
+  set_number(L, "icmp_ignored", stack->counters.icmp_ignored);
+  set_number(L, "path_mtus", stack->paths.count);
   set_number(L, "commands", stack->counters.commands);
   set_number(L, "queued_commands", stack->command_count);
   set_number(L, "in_packets", stack->counters.in_packets);

@@ -129,10 +129,9 @@ raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *input) {
   uint16_t length = lwip_htons((uint16_t)(p->tot_len - 40));
   nst_link *link;
   raw_input_state_t result = RAW_INPUT_NONE;
-  (void)input;
   /* lwIP's reassembly leaves a length that is 8 too small: it has taken the fragment header off twice. */
   if (ipv6 && p->tot_len > 40) memcpy((uint8_t *)p->payload + 4, &length, 2);
-  if (protocol == (ipv6 ? 58 : 1)) nst_icmp_error(stack, p->payload, p->len);
+  if (protocol == (ipv6 ? 58 : 1)) nst_icmp_error(stack, p, input);
   for (link = stack->raw_sockets.next; link != &stack->raw_sockets; link = link->next) {
     nst_raw *raw = nst_holder(link, nst_raw, member);
     if (raw->ipv6 != ipv6 || raw->protocol != protocol) continue;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "path_mtu.h"
 #include "tcp.h"
 #include "trace.h"
 
@@ -64,6 +65,7 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   nst_list_init(&stack->changed);
   nst_list_init(&stack->time_wait);
   nst_list_init(&stack->gone);
+  nst_list_init(&stack->path_ages);
   nst_list_init(&stack->events);
   nst_list_append(&hub->stacks, &stack->link);
   if (!nst_inside(stack, init_lwip, NULL) || (config->loopback && stack->loopback == NULL)) {
@@ -84,6 +86,7 @@ void nst_stack_release(nst_stack *stack) {
   if (--stack->references > 0) return;
   nst_table_free(&stack->ports);
   nst_table_free(&stack->connections);
+  nst_path_mtu_clear(stack);
   nst_heap_free(&stack->tcp_timers);
   free(stack->routes);
   free(stack);

@@ -30,9 +30,23 @@ typedef struct nst_config {
 typedef struct nst_stack_counters {
   uint64_t in_packets, in_bytes, out_packets, out_bytes;
   uint64_t tcp_retransmits, tcp_opened, tcp_accepted, tcp_syn_dropped, tcp_mss_refused;
+  uint64_t tcp_refused, tcp_challenge_acks, tcp_challenges_limited, tcp_out_of_order_dropped, tcp_time_wait_evicted;
+  uint64_t icmp_ignored;
   uint64_t udp_queue_full, raw_queue_full;
   uint64_t commands;
 } nst_stack_counters;
+
+/* What a SYN may carry (tcp_check.c). */
+typedef struct nst_tcp_options {
+  bool has_mss, has_scale, has_sack;
+  uint8_t scale;
+  uint16_t mss;
+} nst_tcp_options;
+
+typedef struct nst_segment {
+  unsigned flags;
+  nst_tcp_options options;
+} nst_segment;
 
 struct nst_stack {
   unsigned references;
@@ -75,8 +89,11 @@ struct nst_stack {
   nst_link changed;     /* nst_socket.changed */
   nst_table ports;      /* nst_binding.node */
   nst_table connections; /* nst_tcp.node */
+  nst_segment segment;  /* that lwIP is at */
   struct nst_tcp *recent; /* the connection found last, which is the likeliest next; NULL */
   nst_heap tcp_timers;  /* nst_tcp.timer */
+  nst_table paths;      /* path_mtu.c */
+  nst_link path_ages;
   nst_link time_wait;   /* nst_tcp.waits: oldest first */
   size_t time_wait_count;
   nst_link gone;        /* nst_tcp.gone: their pcb was freed during this call */

@@ -48,6 +48,7 @@ const char *nst_tcp_state_name(const nst_tcp *tcp) {
   /* RFC 9293's names */
   static const char *const names[] = {"CLOSED",     "LISTEN",     "SYN-SENT",   "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1",
                                       "FIN-WAIT-2", "CLOSE-WAIT", "CLOSING",    "LAST-ACK",     "TIME-WAIT"};
+  if (tcp->pcb && tcp->pcb->state == SYN_SENT && tcp->crossed) return names[SYN_RCVD];
   return names[tcp->pcb ? tcp->pcb->state : CLOSED];
 }
 
@@ -161,6 +162,7 @@ nst_error nst_tcp_connect(nst_tcp *tcp, const ip_addr_t *host, uint16_t port) {
   pcb = tcp_new_ip_type(IP_GET_TYPE(host));
   if (pcb == NULL) return NST_NO_MEMORY;
   tcp->connecting = true;
+  tcp->crossed = false;
   tcp->error = NST_OK;
   error = connect_pcb(tcp, pcb);
   if (error != NST_OK) {

@@ -53,6 +53,12 @@ struct nst_tcp {
   bool unsettled;          /* counted in hub->unsettled */
   enum tcp_state traced;   /* last state that the trace saw */
   nst_linger linger;
+  bool crossed;            /* the peer's SYN came while ours was on its way: what it said follows */
+  nst_tcp_options crossed_options;
+  uint32_t crossed_sequence;
+  uint16_t crossed_window;
+  unsigned challenges;     /* since challenged_since (tcp_check.c) */
+  nst_time challenged_since;
 
   /* timers, in the stack's time; NST_NEVER */
   nst_time retransmit_at, persist_at, ack_at, give_up_at, keepalive_at, state_at;
@@ -131,6 +137,30 @@ bool nst_tcp_attach_pcb(nst_tcp *tcp, struct tcp_pcb *pcb);
 void nst_tcp_addresses_changed(nst_stack *stack);
 /* Frees a connection in TIME_WAIT. */
 void nst_tcp_forget_time_wait(nst_tcp *tcp);
+
+/* ---- tcp_path.c ---- */
+
+/* Whether the number belongs to something sent and not acknowledged yet. Needs no taking up. */
+bool nst_tcp_has_sent(const nst_tcp *tcp, uint32_t sequence);
+/* An ICMP error says that what was sent got nowhere. */
+void nst_tcp_unreachable(nst_tcp *tcp, nst_error error);
+/* Segments are no longer than the path takes, as far as that is known. */
+void nst_tcp_fit_path(nst_tcp *tcp);
+/* The path takes less than was thought: what was too long is sent again. */
+void nst_tcp_path_changed(nst_tcp *tcp);
+
+/* ---- tcp_check.c ---- */
+
+#define NST_TCP_DEFAULT_MSS6 1220 /* RFC 9293 3.7.1 */
+
+/* false: they do not add up. */
+bool nst_tcp_read_options(const uint8_t *options, size_t length, nst_tcp_options *read);
+/* For what has to be known before lwIP looks at the segment. */
+bool nst_tcp_checksum_holds(struct pbuf *p, const struct netif *input);
+/* Whether the segment, in network order, acknowledges our SYN where both sides have sent one. Then, before lwIP sees
+** it, `complete_open` gives lwIP the SYN that it needs. */
+bool nst_tcp_completes_open(const nst_tcp *tcp, const struct tcp_hdr *header, unsigned flags);
+void nst_tcp_complete_open(nst_tcp *tcp, const struct tcp_hdr *segment, struct netif *input);
 
 /* ---- tcp_timers.c ---- */
 

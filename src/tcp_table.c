@@ -11,9 +11,6 @@
 #define TIME_WAIT_LASTS (2 * NST_SECOND)
 #define TIME_WAIT_AT_MOST 4096
 
-/* Below this a peer's MSS is an attack: each byte would cost forty (and lwIP's arithmetic does not hold). */
-#define LEAST_MSS 64
-
 typedef struct addresses {
   uint8_t bytes[36];
 } addresses;
@@ -113,6 +110,9 @@ static err_t passive_open(u8_t id, struct tcp_pcb_listen *listening, struct tcp_
   child->keep_count = listener->keep_count;
   child->ttl = listener->ttl;
   child->tos = listener->tos;
+  if (IP_IS_V6_VAL(pcb->remote_ip) && !listener->socket.stack->segment.options.has_mss) {
+    pcb->mss = tcp_eff_send_mss(NST_TCP_DEFAULT_MSS6, &pcb->local_ip, &pcb->remote_ip);
+  }
   if (!nst_tcp_attach_pcb(child, pcb)) {
     nst_socket_release(&child->socket);
     return ERR_MEM;
@@ -274,6 +274,7 @@ static void settle(nst_tcp *tcp) {
   nst_tcp_timers_after(tcp);
   if (pcb->state != tcp->traced) {
     tcp->traced = pcb->state;
+    if (pcb->state == SYN_RCVD || pcb->state == ESTABLISHED) nst_tcp_fit_path(tcp);
     nst_trace_state(stack, nst_tcp_state_name(tcp), &tcp->local_host, tcp->local_port, &tcp->remote_host,
                     tcp->remote_port);
     if (pcb->state == FIN_WAIT_2) { /* lwIP counts from the last segment before the close, maybe long ago */
@@ -285,6 +286,7 @@ static void settle(nst_tcp *tcp) {
       nst_tcp_timers_after(tcp);
       nst_list_append(&stack->time_wait, &tcp->waits);
       if (++stack->time_wait_count > TIME_WAIT_AT_MOST) {
+        stack->counters.tcp_time_wait_evicted++;
         nst_tcp_forget_time_wait(nst_holder(stack->time_wait.next, nst_tcp, waits));
       }
     }
@@ -385,28 +387,6 @@ static nst_tcp *find_listener(nst_stack *stack, const ip_addr_t *local_host, uin
   return best;
 }
 
-/* Walks the options; a list that does not add up, or an MSS too small to be meant, is refused. */
-static bool options_sound(nst_stack *stack, const uint8_t *options, size_t length) {
-  size_t i = 0;
-  while (i < length) {
-    uint8_t kind = options[i], size;
-    if (kind == 0) return true;
-    if (kind == 1) {
-      i++;
-      continue;
-    }
-    if (i + 1 >= length) return false;
-    size = options[i + 1];
-    if (size < 2 || i + size > length) return false;
-    if (kind == 2 && size == 4 && (options[i + 2] << 8 | options[i + 3]) < LEAST_MSS) {
-      stack->counters.tcp_mss_refused++;
-      return false;
-    }
-    i += size;
-  }
-  return true;
-}
-
 static void drop(nst_stack *stack, struct pbuf *p, struct netif *input, const char *cause) {
   nst_interface_of(input)->dropped_in++;
   stack->drop_cause = cause;
@@ -451,22 +431,18 @@ void __wrap_tcp_input(struct pbuf *p, struct netif *input) {
   if (p->len >= TCP_HLEN) {
     const struct tcp_hdr *header = p->payload;
     size_t header_length = TCPH_HDRLEN_BYTES(header);
-    unsigned flags = TCPH_FLAGS(header);
+    unsigned flags = TCPH_FLAGS(header), kind = flags & (TCP_SYN | TCP_ACK | TCP_RST);
     uint16_t local_port = lwip_ntohs(header->dest), remote_port = lwip_ntohs(header->src);
     tcp = nst_tcp_find(stack, ip_current_dest_addr(), local_port, ip_current_src_addr(), remote_port);
-    if (header_length > TCP_HLEN && header_length <= p->len &&
-        !options_sound(stack, (const uint8_t *)(header + 1), header_length - TCP_HLEN)) {
-      drop(stack, p, input, "TCP options");
-      return;
-    }
-    if (tcp && tcp->pcb->state == TIME_WAIT && (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN &&
-        TCP_SEQ_GT(lwip_ntohl(header->seqno), tcp->pcb->rcv_nxt)) {
+    stack->segment.flags = flags;
+    if (tcp && tcp->pcb->state == TIME_WAIT && kind == TCP_SYN &&
+        TCP_SEQ_GT(lwip_ntohl(header->seqno), tcp->pcb->rcv_nxt) && nst_tcp_checksum_holds(p, input)) {
       nst_tcp_forget_time_wait(tcp); /* a new connection takes the old one's place (RFC 9293 3.10.7.4) */
       tcp = NULL;
     }
     if (tcp == NULL) {
       tcp = find_listener(stack, ip_current_dest_addr(), local_port);
-      if (tcp && (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && tcp->pending >= tcp->backlog) {
+      if (tcp && kind == TCP_SYN && tcp->pending >= tcp->backlog) {
         stack->counters.tcp_syn_dropped++;
         drop(stack, p, input, "backlog full");
         return;
@@ -474,6 +450,9 @@ void __wrap_tcp_input(struct pbuf *p, struct netif *input) {
     }
     if (tcp && !tcp->listening && header_length <= p->tot_len) extra = wider(tcp, header, p->tot_len - header_length);
     if (tcp) nst_tcp_take_up(tcp);
+    if (tcp && nst_tcp_completes_open(tcp, header, flags) && nst_tcp_checksum_holds(p, input)) {
+      nst_tcp_complete_open(tcp, header, input);
+    }
   }
   if (extra > 0) input_widened(tcp, p, input, extra);
   else tcp_input(p, input);

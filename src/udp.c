@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "path_mtu.h"
+
 #include "lwip/ip.h"
 #include "lwip/prot/udp.h"
 
@@ -147,7 +149,10 @@ nst_error nst_udp_send(nst_udp *udp, const ip_addr_t *host, uint16_t port, const
   if (error != NST_OK) return error;
   if (!may_send_to(udp, netif, host)) return NST_PERMISSION_DENIED;
   interface = nst_interface_of(netif);
-  if (udp->dont_fragment && length + 8u + (IP_IS_V6(host) ? 40u : 20u) > interface->mtu) return NST_MESSAGE_TOO_LONG;
+  if (udp->dont_fragment && length + 8u + (IP_IS_V6(host) ? 40u : 20u) >
+                              nst_path_mtu(udp->socket.stack, host, interface->mtu, NULL)) {
+    return NST_MESSAGE_TOO_LONG;
+  }
   if (!nst_interface_has_room(interface)) {
     nst_interface_block(interface, &udp->socket);
     return NST_WOULDBLOCK;
@@ -173,18 +178,22 @@ void nst_udp_forget(nst_udp *udp) {
   nst_inbox_clear(&udp->inbox);
 }
 
-void nst_udp_unreachable(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port,
-                         const ip_addr_t *remote_host, uint16_t remote_port, nst_error error) {
+bool nst_udp_reported(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port,
+                      const ip_addr_t *remote_host, uint16_t remote_port, nst_error error) {
   nst_node *node;
+  bool sent = false;
   for (node = nst_table_bucket(&stack->ports, local_port); node; node = node->next) {
     nst_binding *binding = nst_holder(node, nst_binding, node);
     nst_udp *udp = (nst_udp *)(void *)nst_holder(binding, nst_socket, binding);
-    if (binding->protocol != NST_UDP || binding->port != local_port || !udp->connected) continue;
+    if (binding->protocol != NST_UDP || binding->port != local_port) continue;
     if (!ip_addr_isany(&binding->host) && !ip_addr_eq(&binding->host, local_host)) continue;
-    if (udp->remote_port != remote_port || !ip_addr_eq(&udp->remote_host, remote_host)) continue;
+    if (udp->connected && (udp->remote_port != remote_port || !ip_addr_eq(&udp->remote_host, remote_host))) continue;
+    sent = sent || udp->socket.sent_bytes > 0;
+    if (!udp->connected || error == NST_MESSAGE_TOO_LONG) continue;
     udp->error = error;
     nst_socket_changed(&udp->socket);
   }
+  return sent;
 }
 
 void __wrap_udp_input(struct pbuf *p, struct netif *input);

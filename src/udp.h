@@ -53,8 +53,8 @@ nst_error nst_udp_readable(nst_udp *udp);
 void nst_udp_apply_options(nst_udp *udp);
 void nst_udp_close(nst_udp *udp);
 void nst_udp_forget(nst_udp *udp);
-/* An ICMP error came about a datagram of this 4-tuple. */
-void nst_udp_unreachable(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port,
-                         const ip_addr_t *remote_host, uint16_t remote_port, nst_error error);
+/* An ICMP error came about a datagram between these. false: no socket has sent one. */
+bool nst_udp_reported(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port,
+                      const ip_addr_t *remote_host, uint16_t remote_port, nst_error error);
 
 #endif

@@ -1,6 +1,7 @@
 /*
 ** Where lwIP asks us: the variables that stand for constants, and the decisions that are ours.
-** Besides these, the build redirects lwIP's calls of tcp_input, udp_input, raw_input, memp_malloc and memp_free to our
+** Besides these, the build redirects lwIP's calls of tcp_input, tcp_rst_netif, udp_input, raw_input,
+** nd6_get_destination_mtu, memp_malloc and memp_free to our
 ** __wrap_ functions (ld --wrap), which look at a packet or count an allocation before lwIP goes on.
 */
 #ifndef NST_HOOKS_H
@@ -30,5 +31,17 @@ struct netif *nst_route6(const struct ip6_addr *source, const struct ip6_addr *d
 uint32_t nst_tcp_isn(const struct ip_addr *local_ip, uint16_t local_port, const struct ip_addr *remote_ip, uint16_t remote_port);
 #define LWIP_HOOK_TCP_ISN(local_ip, local_port, remote_ip, remote_port) \
   nst_tcp_isn(local_ip, local_port, remote_ip, remote_port)
+
+/* Each segment that belongs to a connection or listener, in host order, before lwIP acts on it (tcp_check.c). */
+struct tcp_pcb;
+struct tcp_hdr;
+struct pbuf;
+signed char nst_tcp_check(struct tcp_pcb *pcb, struct tcp_hdr *header, uint16_t options_length, struct pbuf *p);
+#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, options_length, first_length, second, p) \
+  nst_tcp_check(pcb, header, options_length, p)
+
+/* How many segments may wait out of order (tcp_check.c). */
+uint16_t nst_tcp_out_of_order_at_most(const struct tcp_pcb *pcb);
+#define TCP_OOSEQ_PBUFS_LIMIT(pcb) nst_tcp_out_of_order_at_most(pcb)
 
 #endif
