@@ -239,6 +239,7 @@ function M.parse(packet)
   assert.equal(6, byte(packet, ipv6 and 7 or 10)) -- TCP
   local header = floor(byte(packet, start + 13) / 16) * 4
   local segment = {
+    packet = packet,
     ipv6 = ipv6,
     ttl = byte(packet, ipv6 and 8 or 9),
     tos = ipv6 and byte(packet, 1) % 16 * 16 + floor(byte(packet, 2) / 16) or byte(packet, 2),

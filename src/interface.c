@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "path_mtu.h"
 #include "stack.h"
 #include "tcp.h"
 #include "trace.h"
@@ -52,6 +53,17 @@ static bool cannot_wait(const struct pbuf *p) {
   return p->len > header + 13 && (bytes[header + 13] & TCP_RST) != 0;
 }
 
+/*
+** Whether routers must not cut an IPv4 packet: because its sender said so, or because it is a segment and TCP wants to
+** hear of narrow ways (RFC 1191 §6). One that is longer than the way is known to take was made before we knew.
+*/
+static bool is_uncut(nst_stack *stack, const nst_packet *packet, const ip_addr_t *destination) {
+  bool cut = false;
+  if (packet->data[0] >> 4 != 4) return false;
+  if (stack->sending_datagram || packet->data[9] != IP_PROTO_TCP) return stack->dont_fragment;
+  return packet->length <= nst_path_mtu(stack, destination, 0xffff, &cut) && !cut;
+}
+
 /* lwIP has no way to ask for it. */
 static void set_dont_fragment(struct netif *netif, nst_packet *packet) {
   struct ip_hdr header;
@@ -83,7 +95,7 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
   }
   packet = nst_packet_from_pbuf(stack->hub, p);
   if (packet == NULL) return ERR_MEM;
-  if (stack->dont_fragment && packet->data[0] >> 4 == 4) set_dont_fragment(netif, packet);
+  if (is_uncut(stack, packet, destination)) set_dont_fragment(netif, packet);
   stack->counters.out_packets++;
   stack->counters.out_bytes += packet->length;
   nst_trace_packet(stack, NST_EVENT_OUT, interface, packet->data, packet->length, NULL);

@@ -110,6 +110,10 @@ void __wrap_tcp_rst_netif(struct netif *netif, u32_t seqno, u32_t ackno, const i
 /* lwIP's own always sends both numbers, be they meant or not. */
 void __wrap_tcp_rst_netif(struct netif *netif, u32_t seqno, u32_t ackno, const ip_addr_t *local_host,
                           const ip_addr_t *remote_host, u16_t local_port, u16_t remote_port) {
+  if (!NST_GUARDED) {
+    tcp_rst_netif(netif, seqno, ackno, local_host, remote_host, local_port, remote_port);
+    return;
+  }
   reset(netif, nst_current()->segment.flags, seqno, ackno, local_host, remote_host, local_port, remote_port);
 }
 
