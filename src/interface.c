@@ -55,13 +55,14 @@ static bool cannot_wait(const struct pbuf *p) {
 
 /*
 ** Whether routers must not cut an IPv4 packet: because its sender said so, or because it is a segment and TCP wants to
-** hear of narrow ways (RFC 1191 §6). One that is longer than the way is known to take was made before we knew.
+** hear of narrow ways (RFC 1191 §6), but not of those that are narrower than TCP will believe.
 */
 static bool is_uncut(nst_stack *stack, const nst_packet *packet, const ip_addr_t *destination) {
   bool cut = false;
   if (packet->data[0] >> 4 != 4) return false;
   if (stack->sending_datagram || packet->data[9] != IP_PROTO_TCP) return stack->dont_fragment;
-  return packet->length <= nst_path_mtu(stack, destination, 0xffff, &cut) && !cut;
+  (void)nst_path_mtu(stack, destination, 0xffff, &cut);
+  return !cut;
 }
 
 /* lwIP has no way to ask for it. */

@@ -25,13 +25,30 @@ void nst_tcp_fit_path(nst_tcp *tcp) {
   if (pcb->mss > mtu - headers) pcb->mss = (uint16_t)(mtu - headers);
 }
 
+/* Cuts what is unsent to the new size, which lwIP's own arithmetic relies on. false: no memory. */
+static bool cut_unsent(struct tcp_pcb *pcb) {
+  struct tcp_seg *first = pcb->unsent, *segment;
+  bool cut = true;
+  for (segment = first; segment && cut; segment = segment->next) {
+    if (segment->len <= pcb->mss) continue;
+    pcb->unsent = segment; /* lwIP splits the first one */
+    cut = tcp_split_unsent_seg(pcb, pcb->mss) == ERR_OK;
+    if (cut) TCPH_UNSET_FLAG(segment->tcphdr, TCP_FIN | TCP_PSH); /* the rest has them; lwIP forgets to take them off */
+  }
+  pcb->unsent = first;
+  pcb->unsent_oversize = 0;
+  return cut;
+}
+
 void nst_tcp_path_changed(nst_tcp *tcp) {
-  uint16_t mss = tcp->pcb->mss;
+  struct tcp_pcb *pcb = tcp->pcb;
+  uint16_t mss = pcb->mss;
   nst_tcp_take_up(tcp);
   nst_tcp_fit_path(tcp);
-  if (tcp->pcb->mss < mss && tcp->pcb->state >= ESTABLISHED) {
-    tcp->pcb->unsent_oversize = 0; /* room in a segment that has become too long already */
-    tcp_rexmit_rto(tcp->pcb);      /* nothing was lost to congestion: cwnd stays (RFC 1191 §6.5) */
+  if (pcb->mss < mss && pcb->state >= ESTABLISHED) {
+    bool again = tcp_rexmit_rto_prepare(pcb) == ERR_OK;
+    if (!cut_unsent(pcb)) pcb->mss = mss; /* until the next router complains */
+    if (again) tcp_rexmit_rto_commit(pcb); /* nothing was lost to congestion: cwnd stays (RFC 1191 §6.5) */
   }
   nst_tcp_put_down(tcp->socket.stack);
 }
