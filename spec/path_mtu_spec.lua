@@ -208,6 +208,17 @@ for _, family in ipairs(helper.families) do
       return stacks[1], stacks[2], counts
     end
 
+    it("is found when the narrow way's router is silent (RFC 2923 2.1)", function()
+      local a, b, counts = narrow_link(narrow + 20, false)
+      run(function()
+        local client, server = helper.connection(a, b, family)
+        helper.exchange(client, server, 2 ^ 20)
+        sleep(5)
+        assert.is_true(counts.told > 0)
+        assert.is_true(netstack.now() < 60, netstack.now())
+      end)
+    end)
+
     it("lets megabytes through a narrow way, both ways", function()
       local a, b, counts = narrow_link(narrow, true)
       run(function()

@@ -149,6 +149,12 @@ void nst_tcp_fit_path(nst_tcp *tcp);
 /* The path takes less than was thought: what was too long is sent again. */
 void nst_tcp_path_changed(nst_tcp *tcp);
 
+/* So often is a segment sent as it is. */
+#define NST_TCP_TRIES_AT_SIZE 4
+/* Nobody acknowledges what is sent, and no router says why: perhaps it is too long for the way, and the router that drops
+** it must not talk. The connection is taken up. */
+void nst_tcp_path_is_silent(nst_tcp *tcp);
+
 /* ---- tcp_check.c ---- */
 
 #define NST_TCP_DEFAULT_MSS6 1220 /* RFC 9293 3.7.1 */

@@ -40,6 +40,17 @@ static bool cut_unsent(struct tcp_pcb *pcb) {
   return cut;
 }
 
+/* RFC 2923 2.1, RFC 4821 §7.7: down to what gets through everywhere. */
+void nst_tcp_path_is_silent(nst_tcp *tcp) {
+  struct tcp_pcb *pcb = tcp->pcb;
+  uint16_t mss = pcb->mss, least = IP_IS_V6(&tcp->remote_host) ? 1280 - 40 - TCP_HLEN : 576 - 20 - TCP_HLEN;
+  const struct tcp_seg *first = pcb->unacked ? pcb->unacked : pcb->unsent;
+  if (pcb->state < ESTABLISHED || first == NULL || first->len <= least) return;
+  (void)tcp_rexmit_rto_prepare(pcb);
+  pcb->mss = least;
+  if (!cut_unsent(pcb)) pcb->mss = mss;
+}
+
 void nst_tcp_path_changed(nst_tcp *tcp) {
   struct tcp_pcb *pcb = tcp->pcb;
   uint16_t mss = pcb->mss;

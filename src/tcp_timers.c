@@ -219,6 +219,7 @@ static void fire(nst_tcp *tcp) {
     tcp->rto = tcp->rto * 2 < RTO_MOST ? tcp->rto * 2 : RTO_MOST; /* RFC 6298 (5.5) */
     pcb->rtime = DUE;
     tick = true;
+    if (pcb->nrtx == NST_TCP_TRIES_AT_SIZE) nst_tcp_path_is_silent(tcp);
   }
   if (tcp->persist_at <= now) {
     tcp->persist_at = NST_NEVER;
