@@ -151,10 +151,9 @@ static nst_guard_cause guard6(const nst_interface *interface, const uint8_t *pac
   return NST_GUARD_CHAIN;
 }
 
-static nst_guard_cause basic(const nst_interface *interface, const uint8_t *packet, size_t length) {
+static nst_guard_cause basic(const uint8_t *packet, size_t length) {
   unsigned version = length ? packet[0] >> 4 : 0;
   if (length == 0) return NST_GUARD_EMPTY;
-  if (length > interface->mtu) return NST_GUARD_TOO_LONG;
   if (version != 4 && version != 6) return NST_GUARD_VERSION;
   return length < (version == 4 ? 20u : 40u) ? NST_GUARD_SHORT : NST_GUARD_PASS;
 }
@@ -164,7 +163,7 @@ bool nst_guard_is_on(void) {
 }
 
 nst_guard_cause nst_guard(const nst_interface *interface, const uint8_t *packet, size_t length, bool looped) {
-  nst_guard_cause cause = basic(interface, packet, length);
+  nst_guard_cause cause = basic(packet, length);
   if (cause != NST_GUARD_PASS || !NST_GUARDED) return cause;
   return packet[0] >> 4 == 4 ? guard4(interface, packet, length, looped) : guard6(interface, packet, length, looped);
 }

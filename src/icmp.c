@@ -6,6 +6,8 @@
 #include "tcp.h"
 #include "udp.h"
 
+#include "lwip/icmp.h"
+#include "lwip/icmp6.h"
 #include "lwip/inet_chksum.h"
 #include "lwip/ip.h"
 
@@ -129,4 +131,59 @@ void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input)
     if (heeded && r.error == NST_MESSAGE_TOO_LONG) nst_path_mtu_learn(stack, &r.remote_host, r.mtu);
   }
   if (!heeded) stack->counters.icmp_ignored++;
+}
+
+/* ---- ours ---- */
+
+/* RFC 4443 §2.4(f), RFC 1812 4.3.2.8: so many at once, so many a second. */
+#define ERRORS_AT_ONCE 100
+#define ERRORS_PER_SECOND 1000
+
+bool nst_icmp_may_send(nst_stack *stack) {
+  nst_time each = NST_SECOND / ERRORS_PER_SECOND, passed = stack->now - stack->icmp_allowed;
+  if (passed >= each * ERRORS_AT_ONCE || stack->icmp_allowed == 0) {
+    stack->icmp_allowance = ERRORS_AT_ONCE;
+    stack->icmp_allowed = stack->now + 1; /* not 0 */
+  } else if (passed >= each) {
+    stack->icmp_allowance += (unsigned)(passed / each);
+    if (stack->icmp_allowance > ERRORS_AT_ONCE) stack->icmp_allowance = ERRORS_AT_ONCE;
+    stack->icmp_allowed += passed / each * each;
+  }
+  if (stack->icmp_allowance > 0 || !NST_GUARDED) {
+    if (stack->icmp_allowance > 0) stack->icmp_allowance--;
+    return true;
+  }
+  stack->counters.icmp_limited++;
+  return false;
+}
+
+void __wrap_icmp_dest_unreach(struct pbuf *p, enum icmp_dur_type code);
+void __wrap_icmp_time_exceeded(struct pbuf *p, enum icmp_te_type code);
+void __wrap_icmp6_dest_unreach(struct pbuf *p, enum icmp6_dur_code code);
+void __wrap_icmp6_packet_too_big(struct pbuf *p, u32_t mtu);
+void __wrap_icmp6_time_exceeded(struct pbuf *p, enum icmp6_te_code code);
+void __wrap_icmp6_param_problem(struct pbuf *p, enum icmp6_pp_code code, const void *pointer);
+
+void __wrap_icmp_dest_unreach(struct pbuf *p, enum icmp_dur_type code) {
+  if (nst_icmp_may_send(nst_current())) icmp_dest_unreach(p, code);
+}
+
+void __wrap_icmp_time_exceeded(struct pbuf *p, enum icmp_te_type code) {
+  if (nst_icmp_may_send(nst_current())) icmp_time_exceeded(p, code);
+}
+
+void __wrap_icmp6_dest_unreach(struct pbuf *p, enum icmp6_dur_code code) {
+  if (nst_icmp_may_send(nst_current())) icmp6_dest_unreach(p, code);
+}
+
+void __wrap_icmp6_packet_too_big(struct pbuf *p, u32_t mtu) {
+  if (nst_icmp_may_send(nst_current())) icmp6_packet_too_big(p, mtu);
+}
+
+void __wrap_icmp6_time_exceeded(struct pbuf *p, enum icmp6_te_code code) {
+  if (nst_icmp_may_send(nst_current())) icmp6_time_exceeded(p, code);
+}
+
+void __wrap_icmp6_param_problem(struct pbuf *p, enum icmp6_pp_code code, const void *pointer) {
+  if (nst_icmp_may_send(nst_current())) icmp6_param_problem(p, code, pointer);
 }

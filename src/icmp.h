@@ -1,4 +1,4 @@
-/* What ICMP and ICMPv6 errors say about our sockets; lwIP ignores them. */
+/* ICMP and ICMPv6 errors: what those of others say about our sockets, which lwIP ignores, and how many we send. */
 #ifndef NST_ICMP_H
 #define NST_ICMP_H
 
@@ -6,5 +6,8 @@
 
 /* `p` starts with the IP header, in lwIP's input. Harmless for anything that is no ICMP error about what we sent. */
 void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input);
+
+/* Whether one more error may be sent now; counts it. */
+bool nst_icmp_may_send(nst_stack *stack);
 
 #endif

@@ -12,6 +12,7 @@
 #include "lwip/inet_chksum.h"
 #include "lwip/ip.h"
 #include "lwip/prot/ip4.h"
+#include "lwip/prot/ip6.h"
 #include "lwip/stats.h"
 #include "lwip/prot/tcp.h"
 
@@ -59,20 +60,34 @@ static bool cannot_wait(const struct pbuf *p) {
 */
 static bool is_uncut(nst_stack *stack, const nst_packet *packet, const ip_addr_t *destination) {
   bool cut = false;
-  if (packet->data[0] >> 4 != 4) return false;
   if (stack->sending_datagram || packet->data[9] != IP_PROTO_TCP) return stack->dont_fragment;
   (void)nst_path_mtu(stack, destination, 0xffff, &cut);
   return !cut;
 }
 
-/* lwIP has no way to ask for it. */
-static void set_dont_fragment(struct netif *netif, nst_packet *packet) {
+/*
+** lwIP counts identifications up, which tells how much we send, and lets others put pieces of theirs among ours (RFC 7739,
+** RFC 6864 §5.2). Each datagram gets a random one instead; its pieces follow one another, the first with offset 0.
+*/
+static void stamp4(struct netif *netif, nst_packet *packet, bool uncut) {
+  nst_stack *stack = nst_interface_of(netif)->stack;
   struct ip_hdr header;
   memcpy(&header, packet->data, sizeof header);
-  IPH_OFFSET_SET(&header, PP_HTONS(IP_DF));
+  if ((IPH_OFFSET(&header) & PP_HTONS(IP_OFFMASK)) == 0) stack->datagram_id = nst_random_u32(&stack->random);
+  if (NST_GUARDED) IPH_ID_SET(&header, (u16_t)stack->datagram_id);
+  if (uncut) IPH_OFFSET_SET(&header, PP_HTONS(IP_DF));
   IPH_CHKSUM_SET(&header, 0);
   IF__NETIF_CHECKSUM_ENABLED(netif, NETIF_CHECKSUM_GEN_IP) IPH_CHKSUM_SET(&header, inet_chksum(&header, IP_HLEN));
   memcpy(packet->data, &header, sizeof header);
+}
+
+static void stamp6(nst_stack *stack, nst_packet *packet) {
+  struct ip6_frag_hdr *header = (struct ip6_frag_hdr *)(void *)(packet->data + IP6_HLEN);
+  if (packet->data[6] != IP6_NEXTH_FRAGMENT) return;
+  if ((header->_fragment_offset & PP_HTONS(IP6_FRAG_OFFSET_MASK)) == 0) {
+    stack->datagram_id = nst_random_u32(&stack->random);
+  }
+  if (NST_GUARDED) memcpy(packet->data + IP6_HLEN + 4, &stack->datagram_id, 4);
 }
 
 /*
@@ -96,7 +111,8 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
   }
   packet = nst_packet_from_pbuf(stack->hub, p);
   if (packet == NULL) return ERR_MEM;
-  if (is_uncut(stack, packet, destination)) set_dont_fragment(netif, packet);
+  if (packet->data[0] >> 4 == 6) stamp6(stack, packet);
+  else if (!stack->verbatim) stamp4(netif, packet, is_uncut(stack, packet, destination));
   stack->counters.out_packets++;
   stack->counters.out_bytes += packet->length;
   nst_trace_packet(stack, NST_EVENT_OUT, interface, packet->data, packet->length, NULL);
@@ -342,6 +358,12 @@ static const char *lwip_cause(const struct stats_ *before) {
   return NULL;
 }
 
+int nst_may_forward(void) {
+  nst_current()->drop_cause = "not for us";
+  IP_STATS_INC(ip.drop);
+  return 0;
+}
+
 /* Hands a packet to lwIP, which owns it from then on. */
 static void feed(nst_interface *interface, nst_packet *packet) {
   nst_stack *stack = interface->stack;
@@ -374,22 +396,45 @@ static void drop(nst_interface *interface, nst_packet *packet, const char *cause
   nst_packet_free(packet);
 }
 
+/* The whole packet, when this was its last piece. */
+static nst_packet *put_together(nst_interface *interface, nst_packet *piece) {
+  nst_stack *stack = interface->stack;
+  nst_packet *copy = stack->tracing ? nst_packet_copy(stack->hub, piece->data, piece->length) : NULL;
+  const char *cause = NULL;
+  nst_packet *packet = nst_reassemble(interface, piece, &cause);
+  if (cause) interface->dropped_in++;
+  if (cause && copy) nst_trace_packet(stack, NST_EVENT_DROP, interface, copy->data, copy->length, cause);
+  if (copy) nst_packet_free(copy);
+  return packet;
+}
+
+static bool passes(nst_interface *interface, nst_packet *packet, bool looped) {
+  nst_guard_cause cause = nst_guard(interface, packet->data, packet->length, looped);
+  if (cause == NST_GUARD_PASS) return true;
+  interface->guarded[cause]++;
+  drop(interface, packet, nst_guard_text(cause));
+  return false;
+}
+
 static void input(nst_interface *interface, nst_packet *packet, bool looped) {
   nst_stack *stack = interface->stack;
-  nst_guard_cause cause;
   if (!interface->up) {
     drop(interface, packet, "interface down");
     return;
   }
-  cause = nst_guard(interface, packet->data, packet->length, looped);
-  if (cause != NST_GUARD_PASS) {
-    interface->guarded[cause]++;
-    drop(interface, packet, nst_guard_text(cause));
+  if (packet->length > interface->mtu) {
+    interface->guarded[NST_GUARD_TOO_LONG]++;
+    drop(interface, packet, nst_guard_text(NST_GUARD_TOO_LONG));
     return;
   }
+  if (!passes(interface, packet, looped)) return;
   stack->counters.in_packets++;
   stack->counters.in_bytes += packet->length;
   nst_trace_packet(stack, NST_EVENT_IN, interface, packet->data, packet->length, NULL);
+  if (nst_is_fragment(packet->data, packet->length)) {
+    packet = put_together(interface, packet);
+    if (packet == NULL || !passes(interface, packet, looped)) return;
+  }
   if (stack->tracing) feed_traced(interface, packet);
   else feed(interface, packet);
 }

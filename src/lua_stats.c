@@ -92,6 +92,14 @@ int nst_lua_stats(lua_State *L) {
   lua_setfield(L, -2, "memory");
   for (link = stack->sockets.next; link != &stack->sockets; link = link->next) sockets++;
   set_number(L, "sockets", sockets);
+  lua_createtable(L, 0, 5);
+  set_number(L, "datagrams", stack->reassembly.datagrams.count);
+  set_number(L, "bytes", stack->reassembly.bytes);
+  set_number(L, "timeouts", stack->reassembly.counters.timeouts);
+  set_number(L, "contradictions", stack->reassembly.counters.overlaps);
+  set_number(L, "limited", stack->reassembly.counters.limited);
+  lua_setfield(L, -2, "reassembly");
+  set_number(L, "icmp_limited", stack->counters.icmp_limited);
   set_number(L, "icmp_ignored", stack->counters.icmp_ignored);
   set_number(L, "path_mtus", stack->paths.count);
   set_number(L, "commands", stack->counters.commands);

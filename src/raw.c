@@ -93,9 +93,9 @@ nst_error nst_raw_send(nst_raw *raw, const void *packet, size_t length) {
   p = pbuf_alloc(PBUF_RAW, (u16_t)length, PBUF_RAM);
   if (p == NULL) return NST_NO_MEMORY;
   memcpy(p->payload, packet, length);
-  stack->sending_datagram = true;
+  stack->sending_datagram = stack->verbatim = true;
   result = output(raw, netif, p, &host);
-  stack->sending_datagram = false;
+  stack->sending_datagram = stack->verbatim = false;
   pbuf_free(p);
   if (result == ERR_OK) raw->socket.sent_bytes += length;
   return result == ERR_OK ? NST_OK : result == ERR_MEM ? NST_NO_MEMORY : NST_NO_ROUTE;
@@ -126,11 +126,8 @@ raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *input) {
   const uint8_t *header = p->payload;
   bool ipv6 = header[0] >> 4 == 6;
   uint8_t protocol = ipv6 ? header[6] : header[9];
-  uint16_t length = lwip_htons((uint16_t)(p->tot_len - 40));
   nst_link *link;
   raw_input_state_t result = RAW_INPUT_NONE;
-  /* lwIP's reassembly leaves a length that is 8 too small: it has taken the fragment header off twice. */
-  if (ipv6 && p->tot_len > 40) memcpy((uint8_t *)p->payload + 4, &length, 2);
   if (protocol == (ipv6 ? 58 : 1)) nst_icmp_error(stack, p, input);
   for (link = stack->raw_sockets.next; link != &stack->raw_sockets; link = link->next) {
     nst_raw *raw = nst_holder(link, nst_raw, member);

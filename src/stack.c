@@ -9,9 +9,6 @@
 #include "trace.h"
 
 #include "lwip/init.h"
-#include "lwip/ip4_frag.h"
-#include "lwip/ip6_frag.h"
-#include "lwip/memp.h"
 #include "lwip/priv/tcp_priv.h"
 
 /* Rounds of commands, packets and timers before others get their turn. */
@@ -52,7 +49,7 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   nst_random_fill(&stack->random, stack->secret, sizeof stack->secret);
   stack->run = hub->run;
   stack->base = -hub->now;
-  stack->reassembly_timer = NST_NEVER;
+  nst_reassembly_init(&stack->reassembly);
   nst_owner_init(&stack->memory);
   nst_list_init(&stack->runnable);
   nst_list_init(&stack->woken);
@@ -131,7 +128,7 @@ nst_time nst_stack_next(nst_stack *stack) {
     return stack->now;
   }
   at = nst_tcp_timers_next(stack);
-  if (stack->reassembly_timer < at) at = stack->reassembly_timer;
+  if (nst_reassembly_next(stack) < at) at = nst_reassembly_next(stack);
   (void)nst_heap_set(&stack->hub->timers, &stack->timer, at == NST_NEVER ? NST_NEVER : at - stack->base);
   return at;
 }
@@ -144,7 +141,7 @@ void nst_stack_schedule(nst_stack *stack) {
     nst_stack_wake(stack);
     return;
   }
-  if (stack->reassembly_timer < at) at = stack->reassembly_timer;
+  if (nst_reassembly_next(stack) < at) at = nst_reassembly_next(stack);
   if (at != NST_NEVER && (stack->timer.place == 0 || at - stack->base < stack->timer.at)) {
     (void)nst_heap_set(&stack->hub->timers, &stack->timer, at - stack->base);
   }
@@ -157,22 +154,6 @@ void nst_stack_wake(nst_stack *stack) {
 }
 
 /* ---- work ---- */
-
-/* lwIP's reassembly ages once a second (RFC 1122 3.3.2, RFC 8200 4.5), while there is something to age. */
-static bool age_fragments(nst_stack *stack) {
-  bool worked = false;
-  if (stack->reassembling > 0 && stack->reassembly_timer == NST_NEVER) {
-    stack->reassembly_timer = stack->now + IP_TMR_INTERVAL * NST_MILLISECOND;
-  }
-  while (stack->reassembling > 0 && stack->reassembly_timer <= stack->now) {
-    stack->reassembly_timer += IP_TMR_INTERVAL * NST_MILLISECOND;
-    ip_reass_tmr();
-    ip6_reass_tmr();
-    worked = true;
-  }
-  if (stack->reassembling == 0) stack->reassembly_timer = NST_NEVER;
-  return worked;
-}
 
 static size_t run_commands(nst_stack *stack, size_t max) {
   size_t done = 0;
@@ -215,7 +196,7 @@ static void poll_inside(nst_stack *stack, void *argument) {
       if (nst_interface_poll(nst_holder(link, nst_interface, link))) result->more = true;
     }
     if (nst_tcp_timers_run(stack)) result->more = true;
-    if (age_fragments(stack)) result->more = true;
+    if (nst_reassembly_run(stack)) result->more = true;
     if (tell_waiting(stack)) result->more = true;
     result->worked = result->worked || result->more;
     result->more = result->more && has_work(stack);
@@ -326,27 +307,8 @@ void nst_stack_die(nst_stack *stack) {
     nst_interface_detach(nst_holder(link, nst_interface, link));
   }
   nst_trace_clear(stack);
+  nst_reassembly_clear(&stack->reassembly);
   nst_image_free(stack);
   nst_owner_clear(&stack->memory, &hub->pool);
   nst_stack_release(stack);
-}
-
-/* ---- what lwIP allocates of its fixed kinds: counted, to know when reassembly needs its timer ---- */
-
-void *__wrap_memp_malloc(memp_t type);
-void __wrap_memp_free(memp_t type, void *memory);
-
-static bool is_reassembly(memp_t type) {
-  return type == MEMP_REASSDATA || type == MEMP_IP6_REASSDATA;
-}
-
-void *__wrap_memp_malloc(memp_t type) {
-  void *memory = memp_malloc(type);
-  if (memory && is_reassembly(type)) nst_current()->reassembling++;
-  return memory;
-}
-
-void __wrap_memp_free(memp_t type, void *memory) {
-  if (memory && is_reassembly(type)) nst_current()->reassembling--;
-  memp_free(type, memory);
 }

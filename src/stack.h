@@ -10,6 +10,7 @@
 #include "image.h"
 #include "interface.h"
 #include "random.h"
+#include "reassembly.h"
 #include "route.h"
 #include "socket.h"
 #include "table.h"
@@ -31,7 +32,7 @@ typedef struct nst_stack_counters {
   uint64_t in_packets, in_bytes, out_packets, out_bytes;
   uint64_t tcp_retransmits, tcp_opened, tcp_accepted, tcp_syn_dropped, tcp_mss_refused;
   uint64_t tcp_refused, tcp_challenge_acks, tcp_challenges_limited, tcp_out_of_order_dropped, tcp_time_wait_evicted;
-  uint64_t icmp_ignored;
+  uint64_t icmp_ignored, icmp_limited;
   uint64_t udp_queue_full, raw_queue_full;
   uint64_t commands;
 } nst_stack_counters;
@@ -76,6 +77,8 @@ struct nst_stack {
   nst_route *routes;
   size_t route_count, route_capacity;
   bool dont_fragment;   /* on the datagram being sent */
+  bool verbatim;        /* its IPv4 header is a user's */
+  uint32_t datagram_id; /* of the datagram being sent */
   bool holding;         /* only commands run: what is sent waits with the interface for the next poll */
   bool sending_datagram; /* what the device refuses now is kept, not dropped (interface.c) */
   nst_interface *refused; /* the interface that refused a packet during this call */
@@ -92,14 +95,15 @@ struct nst_stack {
   nst_segment segment;  /* that lwIP is at */
   struct nst_tcp *recent; /* the connection found last, which is the likeliest next; NULL */
   nst_heap tcp_timers;  /* nst_tcp.timer */
+  unsigned icmp_allowance; /* ICMP errors that may be sent (icmp.c) */
+  nst_time icmp_allowed;   /* when the allowance was last filled up */
   nst_table paths;      /* path_mtu.c */
   nst_link path_ages;
   nst_link time_wait;   /* nst_tcp.waits: oldest first */
   size_t time_wait_count;
   nst_link gone;        /* nst_tcp.gone: their pcb was freed during this call */
   uint32_t isn_offset;  /* sequence numbers used so far: keeps new ISNs ahead of old ones */
-  nst_time reassembly_timer; /* next ip_reass_tmr, NST_NEVER */
-  unsigned reassembling; /* datagrams that lwIP is putting together */
+  nst_reassembly reassembly;
 
   nst_link events;      /* nst_event.link, of the trace */
   size_t event_count;

@@ -125,7 +125,7 @@ static nst_time from_ticks(const nst_tcp *tcp, uint32_t since, uint32_t ticks) {
 ** something unacknowledged, retransmission does it.
 */
 static void stop_needless_probes(struct tcp_pcb *pcb) {
-  if (pcb->persist_backoff == 0 || (pcb->unsent && pcb->unacked == NULL)) return;
+  if (!NST_GUARDED || pcb->persist_backoff == 0 || (pcb->unsent && pcb->unacked == NULL)) return;
   pcb->persist_backoff = 0;
   if (pcb->unacked && pcb->rtime < 0) pcb->rtime = 0;
 }

@@ -1,8 +1,8 @@
 /*
 ** Where lwIP asks us: the variables that stand for constants, and the decisions that are ours.
 ** Besides these, the build redirects lwIP's calls of tcp_input, tcp_rst_netif, udp_input, raw_input,
-** nd6_get_destination_mtu, memp_malloc and memp_free to our
-** __wrap_ functions (ld --wrap), which look at a packet or count an allocation before lwIP goes on.
+** nd6_get_destination_mtu and those that send ICMP errors to our __wrap_ functions (ld --wrap), which look at a packet
+** before lwIP goes on, or do the work instead.
 */
 #ifndef NST_HOOKS_H
 #define NST_HOOKS_H
@@ -26,6 +26,10 @@ struct netif *nst_route4(const struct ip4_addr *source, const struct ip4_addr *d
 struct netif *nst_route6(const struct ip6_addr *source, const struct ip6_addr *destination);
 #define LWIP_HOOK_IP4_ROUTE_SRC(source, destination) nst_route4(source, destination)
 #define LWIP_HOOK_IP6_ROUTE(source, destination) nst_route6(source, destination)
+
+/* Whether to let others' packets pass (interface.c). */
+int nst_may_forward(void);
+#define LWIP_HOOK_IP4_CANFORWARD(p, destination) nst_may_forward()
 
 /* Initial sequence numbers as RFC 6528 wants them (tcp_table.c). */
 uint32_t nst_tcp_isn(const struct ip_addr *local_ip, uint16_t local_port, const struct ip_addr *remote_ip, uint16_t remote_port);

@@ -30,13 +30,12 @@
 #define LWIP_IPV6 1
 #define LWIP_IPV6_SCOPES 1
 #define LWIP_IPV6_NUM_ADDRESSES 9 /* a link-local one and eight more */
-#define IP_FORWARD 0
+#define IP_FORWARD 1 /* if hooks.h lets it: never, so far */
 #define LWIP_IPV6_FORWARD 0
-#define IP_REASSEMBLY 1
+#define IP_REASSEMBLY 0 /* reassembly.c does it, for both families */
+#define LWIP_IPV6_REASS 0
 #define IP_FRAG 1
 #define IPV6_FRAG_COPYHEADER 1 /* 64-bit pointers do not fit into the fragment header */
-#define IP_REASS_MAX_PBUFS 2048 /* 65,535 bytes at the smallest mtu are 1,366 fragments */
-#define MEMP_NUM_REASSDATA 16
 #define LWIP_RAW 1
 #define LWIP_ICMP 1
 #define LWIP_ICMP6 1
