@@ -167,7 +167,8 @@ for _, family in ipairs(helper.families) do
         local told = packets.drain(far)
         assert.equal(1, #told)
         local p = packets.parse(told[1])
-        assert.same(ipv6 and { 58, 3, 1 } or { 1, 11, 1 }, { p.protocol, p.payload:byte(1, 2) }) -- RFC 4443 §3.3, RFC 792
+        -- RFC 4443 §3.3, RFC 792
+        assert.same(ipv6 and { 58, 3, 1 } or { 1, 11, 1 }, { p.protocol, p.payload:byte(1, 2) })
         assert.equal(list[1]:sub(1, 28), p.payload:sub(9, 36))
         assert.equal(0, stack:stats().reassembly.datagrams)
         feed { list[3] }
@@ -235,7 +236,7 @@ for _, family in ipairs(helper.families) do
       assert.is_true(got() == honest)
     end)
 
-    spec("bounds what all may leave, while a connection and a short exchange go on #guarded", function(feed, got, stack, far)
+    spec("bounds what all may leave, a connection and others' datagrams go on #guarded", function(feed, got, stack, far)
       local listener = stack:bind("*", 80)
       local peer = helper.peer(far, family, 999)
       peer:connect(80)
@@ -271,7 +272,7 @@ for _, family in ipairs(helper.families) do
             socket:sendto(text(3000), family.b, 9)
             sleep(0.001)
             for j, packet in ipairs(packets.drain(far)) do
-              local id = ipv6 and packets.get16(packet, 45) * 65536 + packets.get16(packet, 47) or packets.get16(packet, 5)
+              local id = packets.get16(packet, ipv6 and 47 or 5)
               if j == 1 then list[i] = id end
               assert.equal(list[i], id)
             end
@@ -317,7 +318,8 @@ describe("IPv4 identification", function()
       local socket, peer, stack = helper.by_hand(helper.IPV4, { seed = 1 })
       local last, steps, again = {}, {}, 0
       for i = 1, 300 do
-        if i % 2 == 0 then socket:send("x") else peer.far:send(packets.icmp("10.0.0.2", "10.0.0.1", 8, 0, "\0\0\0\0")) end
+        if i % 2 == 0 then socket:send("x")
+        else peer.far:send(packets.icmp("10.0.0.2", "10.0.0.1", 8, 0, "\0\0\0\0")) end
         sleep(0.001)
         local packet = peer.far:receive()
         local p, id = packets.parse(packet), packets.get16(packet, 5)
@@ -347,11 +349,12 @@ describe("Fragments of IPv6", function()
       local socket = stack:udp()
       socket:setsockname("*", PORT)
       local data = text(1992)
-      local whole = "\17\0\1\4\0\0\0\0" .. u16(4000) .. u16(PORT) .. u16(8 + #data) .. "\0\0" .. data -- destination options
+      -- Destination options, then the datagram.
+      local whole = "\17\0\1\4\0\0\0\0" .. u16(4000) .. u16(PORT) .. u16(8 + #data) .. "\0\0" .. data
       for from = 0, #whole - 1, 1000 do
         local more = from + 1000 < #whole
-        far:send(packets.ipv6("fd00::2", "fd00::1", 0, -- hop-by-hop, then the fragment header
-          "\44\0\1\4\0\0\0\0" .. "\60\0" .. u16(from + (more and 1 or 0)) .. "\0\0\0\9" .. whole:sub(from + 1, from + 1000)))
+        local fragment = "\60\0" .. u16(from + (more and 1 or 0)) .. "\0\0\0\9" .. whole:sub(from + 1, from + 1000)
+        far:send(packets.ipv6("fd00::2", "fd00::1", 0, "\44\0\1\4\0\0\0\0" .. fragment)) -- behind hop-by-hop options
       end
       assert.is_true(socket:receive() == data)
       socket:close()

@@ -139,22 +139,16 @@ void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input)
 #define ERRORS_AT_ONCE 100
 #define ERRORS_PER_SECOND 1000
 
+/* Each error that is sent takes its share of time; up to so many are lent. */
 bool nst_icmp_may_send(nst_stack *stack) {
-  nst_time each = NST_SECOND / ERRORS_PER_SECOND, passed = stack->now - stack->icmp_allowed;
-  if (passed >= each * ERRORS_AT_ONCE || stack->icmp_allowed == 0) {
-    stack->icmp_allowance = ERRORS_AT_ONCE;
-    stack->icmp_allowed = stack->now + 1; /* not 0 */
-  } else if (passed >= each) {
-    stack->icmp_allowance += (unsigned)(passed / each);
-    if (stack->icmp_allowance > ERRORS_AT_ONCE) stack->icmp_allowance = ERRORS_AT_ONCE;
-    stack->icmp_allowed += passed / each * each;
+  nst_time each = NST_SECOND / ERRORS_PER_SECOND;
+  if (stack->icmp_paid_until < stack->now) stack->icmp_paid_until = stack->now;
+  if (NST_GUARDED && stack->icmp_paid_until - stack->now > each * (ERRORS_AT_ONCE - 1)) {
+    stack->counters.icmp_limited++;
+    return false;
   }
-  if (stack->icmp_allowance > 0 || !NST_GUARDED) {
-    if (stack->icmp_allowance > 0) stack->icmp_allowance--;
-    return true;
-  }
-  stack->counters.icmp_limited++;
-  return false;
+  stack->icmp_paid_until += each;
+  return true;
 }
 
 void __wrap_icmp_dest_unreach(struct pbuf *p, enum icmp_dur_type code);

@@ -95,8 +95,7 @@ struct nst_stack {
   nst_segment segment;  /* that lwIP is at */
   struct nst_tcp *recent; /* the connection found last, which is the likeliest next; NULL */
   nst_heap tcp_timers;  /* nst_tcp.timer */
-  unsigned icmp_allowance; /* ICMP errors that may be sent (icmp.c) */
-  nst_time icmp_allowed;   /* when the allowance was last filled up */
+  nst_time icmp_paid_until; /* by the ICMP errors that were sent (icmp.c) */
   nst_table paths;      /* path_mtu.c */
   nst_link path_ages;
   nst_link time_wait;   /* nst_tcp.waits: oldest first */
