@@ -107,7 +107,7 @@ static void drain(world *w) {
 }
 
 static void deliver(world *w, const uint8_t *bytes, size_t length) {
-  nst_packet *packet = nst_packet_copy(w->hub, bytes, length);
+  nst_packet *packet = nst_packet_copy(w->hub, bytes, length, 0);
   if (packet && nst_device_transmit(w->ends[1], packet) != NST_OK) nst_packet_free(packet);
 }
 

@@ -1,5 +1,6 @@
 #include "device.h"
 
+#include "ethernet.h"
 #include "interface.h"
 #include "request.h"
 
@@ -18,6 +19,10 @@ void nst_device_init(nst_device *device, const nst_device_kind *kind, nst_hub *h
   nst_list_init(&device->readers);
   nst_list_init(&device->writers);
   nst_list_init(&device->outgoing);
+}
+
+size_t nst_device_link(const nst_device *device) {
+  return device->medium == NST_MEDIUM_ETHERNET ? NST_FRAME_HEADER : 0;
 }
 
 void nst_device_choose_mtu(nst_device *device, uint16_t mtu) {

@@ -52,6 +52,9 @@ struct nst_device {
   nst_device_counters counters;
 };
 
+/* Bytes of link-layer header in front of an IP packet. */
+size_t nst_device_link(const nst_device *device);
+
 /* mtu 0: not named. */
 void nst_device_init(nst_device *device, const nst_device_kind *kind, nst_hub *hub, uint16_t mtu, nst_medium medium);
 /* Takes this mtu if the device has none of its own. */

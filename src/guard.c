@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "ethernet.h"
 #include "interface.h"
 
 #include "lwip/ip_addr.h"
@@ -34,19 +35,15 @@ static uint32_t u32_at(const uint8_t *bytes) {
 
 /* Nobody sends from a group, from everybody, from nowhere, or from our own address (RFC 1122 3.2.1.3, RFC 4291 §2). */
 static bool source_possible(const nst_interface *interface, const ip_addr_t *source, bool looped) {
-  size_t i;
   if (ip_addr_ismulticast(source) || ip_addr_isany(source)) return false;
   if (!IP_IS_V6(source) && ip4_addr_get_u32(ip_2_ip4(source)) == IPADDR_BROADCAST) return false;
   if (looped) return true;
   if (ip_addr_isloopback(source)) return false;
-  for (i = 0; i < interface->address_count; i++) {
-    if (ip_addr_eq(&interface->addresses[i].address, source)) return false;
-  }
-  return true;
+  return !nst_interface_has_address(interface, source);
 }
 
-static nst_guard_cause transport(const nst_interface *interface, unsigned protocol, const uint8_t *header,
-                                 size_t length, bool ipv6) {
+static nst_guard_cause transport(const nst_interface *interface, const uint8_t *packet, unsigned protocol,
+                                 const uint8_t *header, size_t length, bool ipv6) {
   switch (protocol) {
     case TCP:
       if (length < 20 || (header[12] >> 4) * 4u < 20 || (header[12] >> 4) * 4u > length) return NST_GUARD_TRANSPORT;
@@ -62,10 +59,7 @@ static nst_guard_cause transport(const nst_interface *interface, unsigned protoc
     case ICMP6:
       if (!ipv6) break;
       if (length < 8) return NST_GUARD_TRANSPORT;
-      if (header[0] >= 133 && header[0] <= 137) {
-        /* RFC 4861 is for links with addresses; elsewhere these only forge. */
-        if (interface->device == NULL || interface->device->medium == NST_MEDIUM_IP) return NST_GUARD_NEIGHBOUR;
-      }
+      if (header[0] >= 133 && header[0] <= 137) return nst_guard_nd(interface, packet, header, length);
       if (header[0] == 2 && u32_at(header + 4) < 1280) return NST_GUARD_LEAST_MTU; /* RFC 8201 §4 */
       break;
     default: break;
@@ -112,7 +106,7 @@ static nst_guard_cause guard4(const nst_interface *interface, const uint8_t *pac
   if (offset > 0 || more) {
     return fragment_possible(header, offset, total - header, more) ? NST_GUARD_PASS : NST_GUARD_FRAGMENT;
   }
-  return transport(interface, packet[9], packet + header, total - header, false);
+  return transport(interface, packet, packet[9], packet + header, total - header, false);
 }
 
 static nst_guard_cause guard6(const nst_interface *interface, const uint8_t *packet, size_t length, bool looped) {
@@ -123,13 +117,15 @@ static nst_guard_cause guard6(const nst_interface *interface, const uint8_t *pac
   end = 40 + u16_at(packet + 4);
   if (end > length) return NST_GUARD_LENGTH;
   memcpy(ip_2_ip6(&source)->addr, packet + 8, 16);
-  if (!source_possible(interface, &source, looped)) return NST_GUARD_SOURCE;
+  ip6_addr_assign_zone(ip_2_ip6(&source), IP6_UNICAST, &interface->netifs[0]);
+  /* In neighbour discovery it is possible to have no address yet, or ours; lwIP sees nothing of it. */
+  if (!nst_is_nd(packet, end) && !source_possible(interface, &source, looped)) return NST_GUARD_SOURCE;
   next = packet[6];
   for (headers = 0; headers <= HEADERS_AT_MOST; headers++) {
     const uint8_t *header = packet + at;
     size_t size;
     if (next != HOP_BY_HOP && next != ROUTING && next != DESTINATION && next != FRAGMENT) {
-      return transport(interface, next, header, end - at, true);
+      return transport(interface, packet, next, header, end - at, true);
     }
     if (end - at < 8) return NST_GUARD_CHAIN;
     if (next == FRAGMENT) {

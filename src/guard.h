@@ -31,6 +31,13 @@
   X(TRANSPORT, "transport header that does not add up")                                                                \
   X(CHECKSUM, "udp over IPv6 without a checksum")                                                                      \
   X(NEIGHBOUR, "neighbour discovery where there are no neighbours")                                                    \
+  X(ND, "neighbour discovery that breaks its rules")                                                                   \
+  X(ROUTER, "router discovery that nobody asked for")                                                                  \
+  X(FRAME_SHORT, "frame shorter than its header")                                                                      \
+  X(FRAME_TYPE, "frame of an unknown type")                                                                            \
+  X(FRAME_OTHERS, "frame for another station")                                                                         \
+  X(FRAME_SOURCE, "frame from an impossible station")                                                                  \
+  X(ARP, "arp that breaks its rules")                                                                                  \
   X(LEAST_MTU, "packet too big with an mtu below 1280")
 
 #define NST_GUARD_NAME(name, text) NST_GUARD_##name,
@@ -42,5 +49,10 @@ bool nst_guard_is_on(void);
 
 /* `looped`: the packet is one that the stack sent to itself. NST_GUARD_PASS: lwIP may have it. */
 nst_guard_cause nst_guard(const nst_interface *interface, const uint8_t *packet, size_t length, bool looped);
+
+/* The same for what comes in frames, before and after the header is off; `message` is ICMPv6. */
+nst_guard_cause nst_guard_frame(const nst_interface *interface, const uint8_t *frame, size_t length);
+nst_guard_cause nst_guard_nd(const nst_interface *interface, const uint8_t *packet, const uint8_t *message,
+                             size_t length);
 
 #endif

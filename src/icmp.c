@@ -151,6 +151,54 @@ bool nst_icmp_may_send(nst_stack *stack) {
   return true;
 }
 
+void nst_icmp_tell_ourselves(nst_interface *interface, const nst_packet *packet) {
+  nst_stack *stack = interface->stack;
+  const uint8_t *quoted = packet->data;
+  bool ipv6 = quoted[0] >> 4 == 6;
+  size_t header = ipv6 ? 40 : 20, most = ipv6 ? 1280 - 48 : (quoted[0] & 15u) * 4u + 8;
+  size_t length = packet->length < most ? packet->length : most, total = header + 8 + length;
+  ip_addr_t from = IPADDR4_INIT(0);
+  nst_packet *error;
+  uint8_t *ip;
+  uint16_t sum;
+  IP_SET_TYPE_VAL(from, ipv6 ? IPADDR_TYPE_V6 : IPADDR_TYPE_V4);
+  memcpy(ipv6 ? (void *)ip_2_ip6(&from)->addr : &ip_2_ip4(&from)->addr, quoted + (ipv6 ? 8 : 12), ipv6 ? 16 : 4);
+  if (ipv6) ip6_addr_assign_zone(ip_2_ip6(&from), IP6_UNICAST, &interface->netifs[0]);
+  if (!nst_stack_has_address(stack, &from) || !nst_icmp_may_send(stack)) return;
+  error = nst_packet_new(stack->hub, total);
+  if (error == NULL) return;
+  ip = error->data;
+  memset(ip, 0, header + 8);
+  memcpy(ip + header + 8, quoted, length);
+  if (ipv6) {
+    ip[0] = 0x60;
+    ip[4] = (uint8_t)((total - 40) >> 8);
+    ip[5] = (uint8_t)(total - 40);
+    ip[6] = 58;
+    ip[7] = 255;
+    memcpy(ip + 8, quoted + 8, 16);
+    memcpy(ip + 24, quoted + 8, 16);
+    ip[40] = 1; /* RFC 4443 §3.1 */
+    ip[41] = 3;
+    sum = nst_checksum6(ip, total);
+    memcpy(ip + 42, &sum, 2);
+  } else {
+    ip[0] = 0x45;
+    ip[3] = (uint8_t)total;
+    ip[8] = 255;
+    ip[9] = 1;
+    memcpy(ip + 12, quoted + 12, 4);
+    memcpy(ip + 16, quoted + 12, 4);
+    sum = inet_chksum(ip, 20);
+    memcpy(ip + 10, &sum, 2);
+    ip[20] = 3; /* RFC 1122 3.2.2.1 */
+    ip[21] = 1;
+    sum = inet_chksum(ip + 20, (u16_t)(total - 20));
+    memcpy(ip + 22, &sum, 2);
+  }
+  nst_interface_loop(interface, error);
+}
+
 void __wrap_icmp_dest_unreach(struct pbuf *p, enum icmp_dur_type code);
 void __wrap_icmp_time_exceeded(struct pbuf *p, enum icmp_te_type code);
 void __wrap_icmp6_dest_unreach(struct pbuf *p, enum icmp6_dur_code code);

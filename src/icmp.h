@@ -10,4 +10,8 @@ void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input)
 /* Whether one more error may be sent now; counts it. */
 bool nst_icmp_may_send(nst_stack *stack);
 
+/* Inside the stack. The host that an own packet was for cannot be reached: what a router would say of it goes into our
+** own queue, so that sockets learn it in the same way. */
+void nst_icmp_tell_ourselves(nst_interface *interface, const nst_packet *packet);
+
 #endif

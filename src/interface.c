@@ -4,17 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "path_mtu.h"
+#include "ethernet.h"
+#include "neighbour.h"
 #include "stack.h"
 #include "tcp.h"
 #include "trace.h"
 
-#include "lwip/inet_chksum.h"
 #include "lwip/ip.h"
-#include "lwip/prot/ip4.h"
-#include "lwip/prot/ip6.h"
 #include "lwip/stats.h"
-#include "lwip/prot/tcp.h"
 
 /* At most so many packets are handed to lwIP before commands and timers get their turn. */
 #define PACKETS_AT_ONCE 256
@@ -32,115 +29,24 @@ bool nst_interface_has_room(const nst_interface *interface) {
   return (nst_list_empty(&interface->egress) || interface->stack->holding) && nst_device_has_room(interface->device);
 }
 
-static bool is_own(const nst_interface *interface, const ip_addr_t *destination) {
+static bool is_ethernet(const nst_interface *interface) {
+  return interface->device && interface->device->medium == NST_MEDIUM_ETHERNET;
+}
+
+bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address) {
   size_t i;
   for (i = 0; i < interface->address_count; i++) {
-    if (ip_addr_eq(&interface->addresses[i].address, destination)) return true;
+    if (ip_addr_eq(&interface->addresses[i].address, address)) return true;
+  }
+  return interface->has_link_local && ip_addr_eq(&interface->link_local.address, address);
+}
+
+bool nst_interface_is_broadcast(const nst_interface *interface, const ip_addr_t *address) {
+  int i;
+  for (i = 0; i < NST_IPV4_ADDRESSES && !IP_IS_V6(address); i++) {
+    if (interface->registered[i] && ip4_addr_isbroadcast(ip_2_ip4(address), &interface->netifs[i])) return true;
   }
   return false;
-}
-
-static err_t refuse(nst_interface *interface, const struct pbuf *p, const char *cause) {
-  interface->dropped_out++;
-  nst_trace_packet(interface->stack, NST_EVENT_DROP, interface, p->payload, p->len, cause);
-  return ERR_IF;
-}
-
-/* Whether nobody will send the packet again: all but TCP's segments, of these the resets. */
-static bool cannot_wait(const struct pbuf *p) {
-  const uint8_t *bytes = p->payload;
-  size_t header = bytes[0] >> 4 == 6 ? 40 : (bytes[0] & 15u) * 4u;
-  if (bytes[bytes[0] >> 4 == 6 ? 6 : 9] != IP_PROTO_TCP) return true;
-  return p->len > header + 13 && (bytes[header + 13] & TCP_RST) != 0;
-}
-
-/*
-** Whether routers must not cut an IPv4 packet: because its sender said so, or because it is a segment and TCP wants to
-** hear of narrow ways (RFC 1191 §6), but not of those that are narrower than TCP will believe.
-*/
-static bool is_uncut(nst_stack *stack, const nst_packet *packet, const ip_addr_t *destination) {
-  bool cut = false;
-  if (stack->sending_datagram || packet->data[9] != IP_PROTO_TCP) return stack->dont_fragment;
-  (void)nst_path_mtu(stack, destination, 0xffff, &cut);
-  return !cut;
-}
-
-/*
-** lwIP counts identifications up, which tells how much we send, and lets others put pieces of theirs among ours (RFC 7739,
-** RFC 6864 §5.2). Each datagram gets a random one instead; its pieces follow one another, the first with offset 0.
-*/
-static void stamp4(struct netif *netif, nst_packet *packet, bool uncut) {
-  nst_stack *stack = nst_interface_of(netif)->stack;
-  struct ip_hdr header;
-  memcpy(&header, packet->data, sizeof header);
-  if ((IPH_OFFSET(&header) & PP_HTONS(IP_OFFMASK)) == 0) stack->datagram_id = nst_random_u32(&stack->random);
-  if (NST_GUARDED) IPH_ID_SET(&header, (u16_t)stack->datagram_id);
-  if (uncut) IPH_OFFSET_SET(&header, PP_HTONS(IP_DF));
-  IPH_CHKSUM_SET(&header, 0);
-  IF__NETIF_CHECKSUM_ENABLED(netif, NETIF_CHECKSUM_GEN_IP) IPH_CHKSUM_SET(&header, inet_chksum(&header, IP_HLEN));
-  memcpy(packet->data, &header, sizeof header);
-}
-
-static void stamp6(nst_stack *stack, nst_packet *packet) {
-  struct ip6_frag_hdr *header = (struct ip6_frag_hdr *)(void *)(packet->data + IP6_HLEN);
-  if (packet->data[6] != IP6_NEXTH_FRAGMENT) return;
-  if ((header->_fragment_offset & PP_HTONS(IP6_FRAG_OFFSET_MASK)) == 0) {
-    stack->datagram_id = nst_random_u32(&stack->random);
-  }
-  if (NST_GUARDED) memcpy(packet->data + IP6_HLEN + 4, &stack->datagram_id, 4);
-}
-
-/*
-** lwIP sends a packet. With the device full, TCP is refused and tries again when there is room, so that the truth
-** about unsent data stays in one place; a datagram that is on its way out in fragments is kept whole.
-*/
-static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destination) {
-  nst_interface *interface = nst_interface_of(netif);
-  nst_stack *stack = interface->stack;
-  nst_packet *packet;
-  bool to_self = is_own(interface, destination);
-  if (!interface->up) return refuse(interface, p, "interface down");
-  if (p->tot_len > interface->mtu) return refuse(interface, p, "message too long");
-  if (!to_self && interface->device == NULL) return refuse(interface, p, "no route");
-  if (!stack->sending_datagram && !nst_interface_has_room(interface)) {
-    stack->refused = interface;
-    if (stack->tracing && cannot_wait(p)) {
-      nst_trace_packet(stack, NST_EVENT_DROP, interface, p->payload, p->len, "device full");
-    }
-    return ERR_MEM;
-  }
-  packet = nst_packet_from_pbuf(stack->hub, p);
-  if (packet == NULL) return ERR_MEM;
-  if (packet->data[0] >> 4 == 6) stamp6(stack, packet);
-  else if (!stack->verbatim) stamp4(netif, packet, is_uncut(stack, packet, destination));
-  stack->counters.out_packets++;
-  stack->counters.out_bytes += packet->length;
-  nst_trace_packet(stack, NST_EVENT_OUT, interface, packet->data, packet->length, NULL);
-  if (to_self) {
-    nst_list_append(&interface->looped, &packet->link);
-    interface->looped_count++;
-    nst_stack_wake(stack);
-  } else if (stack->holding) {
-    nst_list_append(&interface->egress, &packet->link);
-    nst_interface_room_came(interface);
-  } else if (nst_interface_has_room(interface)) {
-    if (nst_device_transmit(interface->device, packet) != NST_OK) nst_packet_free(packet);
-  } else {
-    nst_list_append(&interface->egress, &packet->link);
-  }
-  return ERR_OK;
-}
-
-static err_t output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *destination) {
-  ip_addr_t address;
-  ip_addr_copy_from_ip4(address, *destination);
-  return output(netif, p, &address);
-}
-
-static err_t output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *destination) {
-  ip_addr_t address;
-  ip_addr_copy_from_ip6(address, *destination);
-  return output(netif, p, &address);
 }
 
 static err_t init_netif(struct netif *netif) {
@@ -148,9 +54,10 @@ static err_t init_netif(struct netif *netif) {
   netif->name[0] = 'n';
   netif->name[1] = 's';
   netif->mtu = netif->mtu6 = interface->mtu;
-  netif->output = output4;
-  netif->output_ip6 = output6;
+  netif->output = nst_output4;
+  netif->output_ip6 = nst_output6;
   netif->flags = NETIF_FLAG_LINK_UP;
+  if (is_ethernet(interface)) netif->flags |= NETIF_FLAG_BROADCAST;
   NETIF_SET_CHECKSUM_CTRL(netif, interface->device && interface->device->checksum ? NETIF_CHECKSUM_ENABLE_ALL
                                                                                    : NETIF_CHECKSUM_DISABLE_ALL);
   return ERR_OK;
@@ -188,6 +95,11 @@ static void set_netif6(nst_interface *interface) {
   bool link_local = false;
   size_t i;
   for (i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++) netif_ip6_addr_set_state(netif, (s8_t)i, IP6_ADDR_INVALID);
+  if (interface->has_link_local) {
+    netif_ip6_addr_set(netif, 0, ip_2_ip6(&interface->link_local.address));
+    netif_ip6_addr_set_state(netif, 0, IP6_ADDR_PREFERRED);
+    link_local = true;
+  }
   for (i = 0; i < interface->address_count; i++) {
     nst_prefix *prefix = &interface->addresses[i];
     s8_t here;
@@ -202,7 +114,34 @@ static void set_netif6(nst_interface *interface) {
   }
 }
 
-nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const char *name) {
+/* A random station of our own making, IEEE 802's bits for "local" and against "group" set right. */
+static void choose_mac(nst_interface *interface, const uint8_t *mac) {
+  if (mac) {
+    memcpy(interface->mac, mac, sizeof interface->mac);
+  } else {
+    nst_random_fill(&interface->stack->random, interface->mac, sizeof interface->mac);
+    interface->mac[0] = (uint8_t)((interface->mac[0] & 0xfc) | 2);
+  }
+}
+
+static void make_link_local(nst_interface *interface) {
+  uint8_t bytes[16] = {0xfe, 0x80};
+  const uint8_t *mac = interface->mac;
+  memcpy(bytes + 8, mac, 3);
+  bytes[8] ^= 2;
+  bytes[11] = 0xff;
+  bytes[12] = 0xfe;
+  memcpy(bytes + 13, mac + 3, 3);
+  IP_SET_TYPE_VAL(interface->link_local.address, IPADDR_TYPE_V6);
+  memcpy(ip_2_ip6(&interface->link_local.address)->addr, bytes, sizeof bytes);
+  ip6_addr_assign_zone(ip_2_ip6(&interface->link_local.address), IP6_UNICAST, &interface->netifs[0]);
+  interface->link_local.bits = 64;
+  interface->has_link_local = true;
+  set_netif6(interface);
+  nst_ethernet_announce(interface, &interface->link_local.address);
+}
+
+nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const char *name, const uint8_t *mac) {
   nst_interface *interface = calloc(1, sizeof *interface);
   if (interface == NULL) return NULL;
   interface->stack = stack;
@@ -223,6 +162,10 @@ nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const 
     if (device->fd >= 0) stack->hub->fds++;
     if (nst_device_has_packet(device)) nst_stack_wake(stack);
   }
+  if (is_ethernet(interface)) {
+    choose_mac(interface, mac);
+    if (interface->mtu >= IP6_MIN_MTU_LENGTH) make_link_local(interface);
+  }
   return interface;
 }
 
@@ -240,6 +183,7 @@ static void remove_netifs(nst_stack *stack, void *argument) {
   nst_interface *interface = argument;
   int i;
   (void)stack;
+  nst_neighbours_forget(interface);
   for (i = 0; i < NST_IPV4_ADDRESSES; i++) {
     if (interface->registered[i]) netif_remove(&interface->netifs[i]);
     interface->registered[i] = false;
@@ -280,6 +224,7 @@ void nst_interface_detach(nst_interface *interface) {
 
 nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count) {
   nst_stack *stack = interface->stack;
+  bool fresh[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES];
   size_t i, four = 0, six = 0;
   int next = 0;
   for (i = 0; i < count; i++) {
@@ -292,7 +237,8 @@ nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix
     nst_route *route = &stack->routes[i];
     if (route->interface == interface && route->own) nst_route_remove(stack, &route->to);
   }
-  memcpy(interface->addresses, addresses, count * sizeof *addresses);
+  for (i = 0; i < count; i++) fresh[i] = !nst_interface_has_address(interface, &addresses[i].address);
+  memmove(interface->addresses, addresses, count * sizeof *addresses);
   interface->address_count = count;
   for (i = 0; i < count; i++) {
     if (!IP_IS_V6(&addresses[i].address) && !set_netif4(interface, next++, &addresses[i])) return NST_FULL;
@@ -304,7 +250,21 @@ nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix
     if (nst_route_add(stack, &interface->addresses[i], interface, NULL, true) != NST_OK) return NST_NO_MEMORY;
   }
   nst_tcp_addresses_changed(stack);
+  for (i = 0; i < count && is_ethernet(interface); i++) {
+    if (fresh[i]) nst_ethernet_announce(interface, &interface->addresses[i].address);
+  }
   return NST_OK;
+}
+
+void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *address) {
+  nst_prefix left[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES];
+  ip_addr_t lost = *address;
+  size_t i, count = 0;
+  if (interface->has_link_local && ip_addr_eq(&interface->link_local.address, &lost)) interface->has_link_local = false;
+  for (i = 0; i < interface->address_count; i++) {
+    if (!ip_addr_eq(&interface->addresses[i].address, &lost)) left[count++] = interface->addresses[i];
+  }
+  (void)nst_interface_set_addresses(interface, left, count);
 }
 
 void nst_interface_set_up(nst_interface *interface, bool up) {
@@ -379,7 +339,7 @@ static void feed(nst_interface *interface, nst_packet *packet) {
 /* The same, while somebody wants to know what becomes of it. */
 static void feed_traced(nst_interface *interface, nst_packet *packet) {
   nst_stack *stack = interface->stack;
-  nst_packet *copy = nst_packet_copy(stack->hub, packet->data, packet->length);
+  nst_packet *copy = nst_packet_copy(stack->hub, packet->data, packet->length, 0);
   struct stats_ before = lwip_stats;
   const char *cause;
   stack->drop_cause = NULL;
@@ -399,7 +359,7 @@ static void drop(nst_interface *interface, nst_packet *packet, const char *cause
 /* The whole packet, when this was its last piece. */
 static nst_packet *put_together(nst_interface *interface, nst_packet *piece) {
   nst_stack *stack = interface->stack;
-  nst_packet *copy = stack->tracing ? nst_packet_copy(stack->hub, piece->data, piece->length) : NULL;
+  nst_packet *copy = stack->tracing ? nst_packet_copy(stack->hub, piece->data, piece->length, 0) : NULL;
   const char *cause = NULL;
   nst_packet *packet = nst_reassemble(interface, piece, &cause);
   if (cause) interface->dropped_in++;
@@ -416,12 +376,22 @@ static bool passes(nst_interface *interface, nst_packet *packet, bool looped) {
   return false;
 }
 
+/* Takes the header off a frame; false: it was none of IP's, or the guard refused it. */
+static bool unframe(nst_interface *interface, nst_packet *packet) {
+  nst_guard_cause cause = nst_guard_frame(interface, packet->data, packet->length);
+  if (cause == NST_GUARD_PASS) return !nst_ethernet_input(interface, packet);
+  interface->guarded[cause]++;
+  drop(interface, packet, nst_guard_text(cause));
+  return false;
+}
+
 static void input(nst_interface *interface, nst_packet *packet, bool looped) {
   nst_stack *stack = interface->stack;
   if (!interface->up) {
     drop(interface, packet, "interface down");
     return;
   }
+  if (!looped && is_ethernet(interface) && !unframe(interface, packet)) return;
   if (packet->length > interface->mtu) {
     interface->guarded[NST_GUARD_TOO_LONG]++;
     drop(interface, packet, nst_guard_text(NST_GUARD_TOO_LONG));
@@ -434,6 +404,9 @@ static void input(nst_interface *interface, nst_packet *packet, bool looped) {
   if (nst_is_fragment(packet->data, packet->length)) {
     packet = put_together(interface, packet);
     if (packet == NULL || !passes(interface, packet, looped)) return;
+  } else if (is_ethernet(interface) && nst_is_nd(packet->data, packet->length)) {
+    nst_nd_input(interface, packet);
+    return;
   }
   if (stack->tracing) feed_traced(interface, packet);
   else feed(interface, packet);

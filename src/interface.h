@@ -35,14 +35,19 @@ struct nst_interface {
   size_t looped_count;
   uint64_t dropped_out, dropped_in;
   uint64_t guarded[NST_GUARD_CAUSE_COUNT]; /* of dropped_in, by the guard's cause */
+  uint8_t mac[6];      /* on Ethernet, and what follows */
+  nst_prefix link_local; /* made from the mac (RFC 4291 2.5.6); not one of addresses[] */
+  bool has_link_local;
+  nst_time detecting_until; /* until then somebody may say that an IPv6 address of ours is a duplicate */
+  nst_time defended;   /* an IPv4 address, last */
   struct netif netifs[NST_IPV4_ADDRESSES];
   bool registered[NST_IPV4_ADDRESSES];
   nst_prefix addresses[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES];
   size_t address_count;
 };
 
-/* Inside the stack. `device` NULL makes the loopback interface. NULL: no memory. */
-nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const char *name);
+/* Inside the stack. `device` NULL makes the loopback interface; `mac` NULL: a random one. NULL: no memory. */
+nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const char *name, const uint8_t *mac);
 nst_interface *nst_interface_retain(nst_interface *interface);
 void nst_interface_release(nst_interface *interface);
 /* Outside the stack; the device stays open and may be attached again. */
@@ -51,6 +56,11 @@ void nst_interface_detach(nst_interface *interface);
 /* Inside the stack. Replaces all addresses. NST_FULL: more than fit. */
 nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count);
 void nst_interface_set_up(nst_interface *interface, bool up);
+bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address);
+/* Whether an IPv4 address means everybody on the link. */
+bool nst_interface_is_broadcast(const nst_interface *interface, const ip_addr_t *address);
+/* Inside the stack. Goes on without an address that turned out to be somebody else's. */
+void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *address);
 
 /* From the device. */
 void nst_interface_packet_came(nst_interface *interface);
@@ -64,6 +74,13 @@ bool nst_interface_has_work(const nst_interface *interface);
 bool nst_interface_has_room(const nst_interface *interface);
 /* Queues a socket that was refused. */
 void nst_interface_block(nst_interface *interface, nst_socket *socket);
+/* Inside the stack. Hands a packet, or frame, to the device, or keeps it until that has room. Takes it over. */
+void nst_interface_transmit(nst_interface *interface, nst_packet *packet);
+/* Inside the stack. The packet is for ourselves: it comes in at the next round. Takes it over. */
+void nst_interface_loop(nst_interface *interface, nst_packet *packet);
+/* output.c: what lwIP sends. */
+err_t nst_output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *destination);
+err_t nst_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *destination);
 /* The interface of one of lwIP's netifs. */
 nst_interface *nst_interface_of(const struct netif *netif);
 

@@ -46,7 +46,7 @@ static int close_device(lua_State *L) {
   return nst_lua_success(L);
 }
 
-/*** The largest packet it carries.
+/*** The largest IP packet it carries; a frame's header of 14 bytes comes on top.
 @function device:mtu
 @treturn integer bytes */
 static int mtu(lua_State *L) {
@@ -103,11 +103,11 @@ static int try_send(lua_State *L) {
   if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
   if (nst_is_callback_device(device)) return nst_lua_fail(L, NST_NOT_SUPPORTED); /* input is its way in */
   if (device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
-  if (length > device->mtu + (device->medium == NST_MEDIUM_ETHERNET ? 14u : 0u)) {
+  if (length > device->mtu + nst_device_link(device)) {
     return nst_lua_fail(L, NST_MESSAGE_TOO_LONG);
   }
   if (!nst_device_has_room(device)) return nst_lua_fail(L, NST_FULL);
-  packet = nst_packet_copy(device->hub, data, length);
+  packet = nst_packet_copy(device->hub, data, length, nst_device_link(device));
   if (packet == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
   error = nst_device_transmit(device, packet);
   if (error != NST_OK) nst_packet_free(packet);
@@ -167,10 +167,10 @@ static int input(lua_State *L) {
   if (length == 0) return nst_lua_argument_error(L, 1, "input", "empty packet");
   if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
   if (!nst_is_callback_device(device)) return nst_lua_fail(L, NST_NOT_SUPPORTED);
-  if (length > device->mtu + (device->medium == NST_MEDIUM_ETHERNET ? 14u : 0u)) {
+  if (length > device->mtu + nst_device_link(device)) {
     return nst_lua_fail(L, NST_MESSAGE_TOO_LONG);
   }
-  packet = nst_packet_copy(device->hub, data, length);
+  packet = nst_packet_copy(device->hub, data, length, nst_device_link(device));
   if (packet == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
   error = nst_callback_device_input(device, packet);
   nst_lua_after(L, NULL);

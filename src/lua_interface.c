@@ -1,5 +1,6 @@
 /*** Interfaces and routes as Lua sees them.
 @submodule netstack.core */
+#include <stdio.h>
 #include <string.h>
 
 #include "address.h"
@@ -140,6 +141,36 @@ static int is_up(lua_State *L) {
   return 1;
 }
 
+/*** Its station's address on an Ethernet.
+@function interface:mac
+@treturn string|nil "02:00:00:00:00:01"
+@treturn string "not supported": its medium has none */
+static int mac(lua_State *L) {
+  nst_interface *interface = check_interface(L, "mac");
+  char text[18];
+  const uint8_t *m;
+  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
+  if (interface->device == NULL || interface->device->medium != NST_MEDIUM_ETHERNET) {
+    return nst_lua_fail(L, NST_NOT_SUPPORTED);
+  }
+  m = interface->mac;
+  snprintf(text, sizeof text, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
+  lua_pushstring(L, text);
+  return 1;
+}
+
+/*** The IPv6 address that it made for its link from its mac; not one of addresses().
+@function interface:link_local
+@treturn string|nil "fe80::ff:fe00:1%eth0"
+@treturn string "not supported": on another medium, below an mtu of 1280, or when another station has it */
+static int link_local(lua_State *L) {
+  nst_interface *interface = check_interface(L, "link_local");
+  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
+  if (!interface->has_link_local) return nst_lua_fail(L, NST_NOT_SUPPORTED);
+  nst_lua_push_address(L, interface->stack, &interface->link_local.address);
+  return 1;
+}
+
 /*** Counters of the device and of what the interface dropped.
 @function interface:stats
 @treturn table rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, waiting, and guarded: what the
@@ -214,12 +245,13 @@ static int detach(lua_State *L) {
 typedef struct attachment {
   nst_device *device;
   const char *name;
+  const uint8_t *mac; /* NULL: any */
   nst_interface *interface;
 } attachment;
 
 static void attach_inside(nst_stack *stack, void *argument) {
   attachment *order = argument;
-  order->interface = nst_interface_attach(stack, order->device, order->name);
+  order->interface = nst_interface_attach(stack, order->device, order->name, order->mac);
 }
 
 /*** Joins a device to a stack.
@@ -227,6 +259,7 @@ static void attach_inside(nst_stack *stack, void *argument) {
 @tparam stack stack
 @tparam device device
 @tparam string name
+@tparam[opt] string mac six bytes; only on Ethernet
 @treturn interface|nil
 @treturn string "address already in use", "closed", "not supported" */
 static int attach(lua_State *L) {
@@ -241,7 +274,8 @@ static int attach(lua_State *L) {
   order.name = lua_tostring(L, 3);
   if (stack == NULL || !stack->open || order.device == NULL || !order.device->open) return nst_lua_fail(L, NST_CLOSED);
   if (order.device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
-  if (order.device->medium != NST_MEDIUM_IP) return nst_lua_fail(L, NST_NOT_SUPPORTED);
+  order.mac = (const uint8_t *)lua_tostring(L, 4);
+  if (order.mac && order.device->medium != NST_MEDIUM_ETHERNET) return nst_lua_fail(L, NST_NOT_SUPPORTED);
   for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
     if (nst_holder(link, const nst_interface, link) != stack->loopback) return nst_lua_fail(L, NST_NOT_SUPPORTED);
   }
@@ -354,6 +388,7 @@ static int stack_of_interface(lua_State *L) {
 void nst_lua_open_interface(lua_State *L) {
   static const luaL_Reg methods[] = {
     {"set_addresses", set_addresses}, {"addresses", addresses}, {"up", up}, {"down", down}, {"is_up", is_up},
+    {"mac", mac}, {"link_local", link_local},
     {"stats", stats}, {"detach", detach}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"attach", attach}, {"add_route", add_route}, {"remove_route", remove_route},
                                        {"routes", routes}, {"stack_of_interface", stack_of_interface}, {NULL, NULL}};

@@ -99,6 +99,16 @@ int nst_lua_stats(lua_State *L) {
   set_number(L, "contradictions", stack->reassembly.counters.overlaps);
   set_number(L, "limited", stack->reassembly.counters.limited);
   lua_setfield(L, -2, "reassembly");
+  lua_createtable(L, 0, 9);
+  set_number(L, "entries", stack->neighbours.table.count);
+  set_number(L, "incomplete", stack->neighbours.counts[NST_NEIGHBOUR_ASKED]);
+  set_number(L, "waiting", stack->neighbours.waiting);
+  set_number(L, "failed", stack->neighbours.counters.failed);
+  set_number(L, "evicted", stack->neighbours.counters.evicted);
+  set_number(L, "dropped", stack->neighbours.counters.dropped);
+  set_number(L, "conflicts", stack->neighbours.counters.conflicts);
+  set_number(L, "duplicates", stack->neighbours.counters.duplicates);
+  lua_setfield(L, -2, "neighbours");
   set_number(L, "icmp_limited", stack->counters.icmp_limited);
   set_number(L, "icmp_ignored", stack->counters.icmp_ignored);
   set_number(L, "path_mtus", stack->paths.count);

@@ -1,20 +1,37 @@
 #include "packet.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 
+/* Enough for a frame's header; a multiple of what IP headers are aligned to. */
+#define HEADROOM 16
+
 nst_packet *nst_packet_new(nst_hub *hub, size_t length) {
-  nst_packet *packet = nst_memory_alloc(&hub->pool, NULL, sizeof *packet + length);
+  nst_packet *packet = nst_memory_alloc(&hub->pool, NULL, sizeof *packet + HEADROOM + length);
   if (packet == NULL) return NULL;
   nst_list_init(&packet->link);
   packet->hub = hub;
   packet->length = (uint32_t)length;
+  packet->data = packet->bytes + HEADROOM;
   return packet;
 }
 
-nst_packet *nst_packet_copy(nst_hub *hub, const void *data, size_t length) {
+nst_packet *nst_packet_copy(nst_hub *hub, const void *data, size_t length, size_t link) {
   nst_packet *packet = nst_packet_new(hub, length);
-  if (packet) memcpy(packet->data, data, length);
+  if (packet == NULL) return NULL;
+  packet->data -= link;
+  memcpy(packet->data, data, length);
   return packet;
+}
+
+void nst_packet_pull(nst_packet *packet, size_t length) {
+  packet->data += length;
+  packet->length -= (uint32_t)length;
+}
+
+void nst_packet_push(nst_packet *packet, size_t length) {
+  packet->data -= length;
+  packet->length += (uint32_t)length;
 }
 
 nst_packet *nst_packet_from_pbuf(nst_hub *hub, const struct pbuf *p) {
@@ -47,4 +64,13 @@ struct pbuf *nst_packet_to_pbuf(nst_packet *packet, nst_owner *owner) {
   packet->pbuf.custom_free_function = free_packet_of;
   return pbuf_alloced_custom(PBUF_RAW, (u16_t)packet->length, PBUF_REF, &packet->pbuf, packet->data,
                              (u16_t)packet->length);
+}
+
+uint16_t nst_checksum6(const uint8_t *packet, size_t length) {
+  uint32_t sum = packet[6] + (uint32_t)(length - 40);
+  size_t i;
+  for (i = 8; i + 1 < length; i += 2) sum += (uint32_t)packet[i] << 8 | packet[i + 1];
+  if (i < length) sum += (uint32_t)packet[i] << 8;
+  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
+  return htons((uint16_t)~sum); /* as it lies in the packet */
 }

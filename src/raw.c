@@ -93,7 +93,8 @@ nst_error nst_raw_send(nst_raw *raw, const void *packet, size_t length) {
   p = pbuf_alloc(PBUF_RAW, (u16_t)length, PBUF_RAM);
   if (p == NULL) return NST_NO_MEMORY;
   memcpy(p->payload, packet, length);
-  stack->sending_datagram = stack->verbatim = true;
+  stack->sending_datagram = true;
+  stack->verbatim = !raw->ipv6 || length <= interface->mtu; /* the fragment headers of IPv6 are ours */
   result = output(raw, netif, p, &host);
   stack->sending_datagram = stack->verbatim = false;
   pbuf_free(p);

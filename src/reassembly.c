@@ -363,13 +363,8 @@ static bool has_headers(const nst_packet *packet, const place *where) {
 }
 
 static bool is_for_us(const nst_interface *interface, const ip_addr_t *destination) {
-  int i;
-  if (ip_addr_ismulticast(destination) || nst_stack_has_address(interface->stack, destination)) return true;
-  if (IP_IS_V6(destination)) return false;
-  for (i = 0; i < NST_IPV4_ADDRESSES; i++) {
-    if (interface->registered[i] && ip4_addr_isbroadcast(ip_2_ip4(destination), &interface->netifs[i])) return true;
-  }
-  return false;
+  return ip_addr_ismulticast(destination) || nst_stack_has_address(interface->stack, destination) ||
+         nst_interface_is_broadcast(interface, destination);
 }
 
 static const char *take(nst_stack *stack, nst_packet *packet, const place *where, datagram **complete) {

@@ -97,7 +97,7 @@ static bool usable(const nst_interface *interface, const ip_addr_t *destination)
   for (i = 0; i < interface->address_count; i++) {
     if (IP_GET_TYPE(&interface->addresses[i].address) == IP_GET_TYPE(destination)) return true;
   }
-  return false;
+  return interface->has_link_local && IP_IS_V6(destination);
 }
 
 /* Of an interface's netifs, the one whose IPv4 address suits: the given source, else the destination's prefix. */
@@ -112,10 +112,23 @@ static struct netif *netif_for(nst_interface *interface, const ip_addr_t *source
   return &interface->netifs[best];
 }
 
+static bool is_for_link(const ip_addr_t *destination) {
+  return ip_addr_ismulticast(destination) ||
+         (!IP_IS_V6(destination) && ip4_addr_get_u32(ip_2_ip4(destination)) == IPADDR_BROADCAST);
+}
+
 struct netif *nst_route_find(nst_stack *stack, const ip_addr_t *source, const ip_addr_t *destination) {
   nst_interface *only = NULL;
   nst_link *link;
   size_t i, interfaces = 0;
+  if (IP_IS_V6(destination) && ip6_addr_has_zone(ip_2_ip6(destination))) { /* it says which link it is on */
+    for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
+      nst_interface *interface = nst_holder(link, nst_interface, link);
+      if (ip6_addr_test_zone(ip_2_ip6(destination), &interface->netifs[0])) {
+        return usable(interface, destination) ? &interface->netifs[0] : NULL;
+      }
+    }
+  }
   for (i = 0; i < stack->route_count; i++) {
     const nst_route *route = &stack->routes[i];
     if (nst_prefix_contains(&route->to, destination) && usable(route->interface, destination)) {
@@ -128,10 +141,24 @@ struct netif *nst_route_find(nst_stack *stack, const ip_addr_t *source, const ip
     interfaces++;
     only = interface;
   }
-  if (interfaces != 1 || only->device->medium != NST_MEDIUM_IP || !usable(only, destination)) return NULL;
+  if (interfaces != 1 || !usable(only, destination)) return NULL;
+  /* On an Ethernet only what is for the whole link needs no route. */
+  if (only->device->medium != NST_MEDIUM_IP && !is_for_link(destination)) return NULL;
   /* What belongs on the loopback never leaves the host (RFC 1122 3.2.1.3, RFC 4291 2.5.3). */
   if (ip_addr_isloopback(destination)) return NULL;
   return netif_for(only, source, destination);
+}
+
+void nst_route_next(const nst_interface *interface, const ip_addr_t *destination, ip_addr_t *next) {
+  const nst_stack *stack = interface->stack;
+  size_t i;
+  *next = *destination;
+  for (i = 0; i < stack->route_count; i++) {
+    const nst_route *route = &stack->routes[i];
+    if (route->interface != interface || !nst_prefix_contains(&route->to, destination)) continue;
+    if (!IP_IS_ANY_TYPE_VAL(route->gateway)) *next = route->gateway;
+    return;
+  }
 }
 
 struct netif *nst_route4(const struct ip4_addr *source, const struct ip4_addr *destination) {

@@ -24,7 +24,7 @@ static void init_lwip(nst_stack *stack, void *argument) {
   if (stack->config.loopback) {
     static const nst_prefix own[2] = {{IPADDR4_INIT_BYTES(127, 0, 0, 1), 8},
                                       {IPADDR6_INIT_HOST(0, 0, 0, 1), 128}};
-    stack->loopback = nst_interface_attach(stack, NULL, "lo");
+    stack->loopback = nst_interface_attach(stack, NULL, "lo", NULL);
     if (stack->loopback) (void)nst_interface_set_addresses(stack->loopback, own, 2);
   }
 }
@@ -50,6 +50,7 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   stack->run = hub->run;
   stack->base = -hub->now;
   nst_reassembly_init(&stack->reassembly);
+  nst_neighbours_init(&stack->neighbours);
   nst_owner_init(&stack->memory);
   nst_list_init(&stack->runnable);
   nst_list_init(&stack->woken);
@@ -119,6 +120,14 @@ static bool has_work(const nst_stack *stack) {
   return false;
 }
 
+static nst_time earlier(nst_time a, nst_time b) {
+  return a < b ? a : b;
+}
+
+static nst_time next_of_ip(const nst_stack *stack) {
+  return earlier(nst_reassembly_next(stack), nst_neighbours_next(stack));
+}
+
 nst_time nst_stack_next(nst_stack *stack) {
   nst_time at = NST_NEVER;
   if (!stack->open) return NST_NEVER;
@@ -127,8 +136,7 @@ nst_time nst_stack_next(nst_stack *stack) {
     nst_stack_wake(stack);
     return stack->now;
   }
-  at = nst_tcp_timers_next(stack);
-  if (nst_reassembly_next(stack) < at) at = nst_reassembly_next(stack);
+  at = earlier(nst_tcp_timers_next(stack), next_of_ip(stack));
   (void)nst_heap_set(&stack->hub->timers, &stack->timer, at == NST_NEVER ? NST_NEVER : at - stack->base);
   return at;
 }
@@ -141,7 +149,7 @@ void nst_stack_schedule(nst_stack *stack) {
     nst_stack_wake(stack);
     return;
   }
-  if (nst_reassembly_next(stack) < at) at = nst_reassembly_next(stack);
+  at = earlier(at, next_of_ip(stack));
   if (at != NST_NEVER && (stack->timer.place == 0 || at - stack->base < stack->timer.at)) {
     (void)nst_heap_set(&stack->hub->timers, &stack->timer, at - stack->base);
   }
@@ -197,6 +205,7 @@ static void poll_inside(nst_stack *stack, void *argument) {
     }
     if (nst_tcp_timers_run(stack)) result->more = true;
     if (nst_reassembly_run(stack)) result->more = true;
+    if (nst_neighbours_run(stack)) result->more = true;
     if (tell_waiting(stack)) result->more = true;
     result->worked = result->worked || result->more;
     result->more = result->more && has_work(stack);
@@ -257,12 +266,8 @@ size_t nst_stack_process_commands_only(nst_stack *stack, size_t max) {
 
 bool nst_stack_has_address(const nst_stack *stack, const ip_addr_t *address) {
   const nst_link *link;
-  size_t i;
   for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
-    const nst_interface *interface = nst_holder(link, const nst_interface, link);
-    for (i = 0; i < interface->address_count; i++) {
-      if (ip_addr_eq(&interface->addresses[i].address, address)) return true;
-    }
+    if (nst_interface_has_address(nst_holder(link, const nst_interface, link), address)) return true;
   }
   return false;
 }
@@ -308,6 +313,7 @@ void nst_stack_die(nst_stack *stack) {
   }
   nst_trace_clear(stack);
   nst_reassembly_clear(&stack->reassembly);
+  nst_neighbours_clear(&stack->neighbours);
   nst_image_free(stack);
   nst_owner_clear(&stack->memory, &hub->pool);
   nst_stack_release(stack);

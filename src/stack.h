@@ -9,6 +9,7 @@
 #include "hub.h"
 #include "image.h"
 #include "interface.h"
+#include "neighbour.h"
 #include "random.h"
 #include "reassembly.h"
 #include "route.h"
@@ -103,6 +104,7 @@ struct nst_stack {
   nst_link gone;        /* nst_tcp.gone: their pcb was freed during this call */
   uint32_t isn_offset;  /* sequence numbers used so far: keeps new ISNs ahead of old ones */
   nst_reassembly reassembly;
+  nst_neighbours neighbours;
 
   nst_link events;      /* nst_event.link, of the trace */
   size_t event_count;

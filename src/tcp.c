@@ -377,7 +377,8 @@ void nst_tcp_abort(nst_tcp *tcp) {
   tcp->aborting = true;
   nst_tcp_take_up(tcp);
   reset_at_edge(tcp->pcb);
-  tcp_abort(tcp->pcb);
+  /* RFC 9293 3.10.5: where nobody has answered, there is nobody to tell. */
+  tcp_abandon(tcp->pcb, tcp->pcb->state != SYN_SENT || tcp->crossed);
   nst_tcp_put_down(tcp->socket.stack);
 }
 

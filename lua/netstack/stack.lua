@@ -109,24 +109,30 @@ local attach_rules = {
   addresses = list_of_strings,
   gateway = check.of_type("string"),
   gateway6 = check.of_type("string"),
-  mac = check.of_type("string"),
+  mac = function(value)
+    if type(value) ~= "string" or not value:match("^%x%x:%x%x:%x%x:%x%x:%x%x:%x%x$") then
+      return "six bytes expected, like '02:00:00:00:00:01'"
+    end
+    if tonumber(value:sub(1, 2), 16) % 2 == 1 then return "a station's address expected, not a group's" end
+  end,
   dhcp = boolean,
   slaac = boolean,
 }
 
---- Joins a device to the stack. Nothing is sent on a medium "ip".
+--- Joins a device to the stack. Nothing is sent on a medium "ip"; on an Ethernet the addresses are announced.
 -- @tparam device dev
--- @tparam[opt] table opts `name`, `addresses`, `gateway`, `gateway6`
+-- @tparam[opt] table opts `name`, `addresses`, `gateway`, `gateway6`, `mac` (Ethernet only; a random one)
 -- @treturn interface|nil
 -- @treturn string "address already in use" (the device is attached), "closed", "invalid address", "full", "no route" (a
--- gateway outside the addresses' prefixes), "not supported" (Ethernet, DHCP, SLAAC, a second interface)
+-- gateway outside the addresses' prefixes), "not supported" (DHCP, SLAAC, a second interface)
 ---@param dev netstack.device
 ---@param opts? table
 ---@return netstack.interface|nil, string?
 function Stack:attach(dev, opts)
   opts = check.options(opts, attach_rules, 2, "attach")
-  if opts.mac or opts.dhcp or opts.slaac then return nil, "not supported" end
-  local interface, err = core.attach(self, dev, opts.name or "eth0")
+  if opts.dhcp or opts.slaac then return nil, "not supported" end
+  local mac = opts.mac and opts.mac:gsub("(%x%x):?", function(byte) return string.char(tonumber(byte, 16)) end)
+  local interface, err = core.attach(self, dev, opts.name or "eth0", mac or nil)
   if not interface then return nil, err end
   local ok, why = true, nil
   if opts.addresses then ok, why = interface:set_addresses(opts.addresses) end

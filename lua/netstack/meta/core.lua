@@ -139,9 +139,10 @@ function core.device(mtu, medium, transmit, checksum) end
 ---@param stack netstack.stack
 ---@param device netstack.device
 ---@param name string
+---@param mac? string six bytes; only on Ethernet
 ---@return netstack.interface|nil
 ---@return string|nil # "address already in use", "closed", "not supported"
-function core.attach(stack, device, name) end
+function core.attach(stack, device, name, mac) end
 
 ---Adds a route, or replaces that of an equal prefix.
 ---@param stack netstack.stack
@@ -299,6 +300,16 @@ function interface:down() end
 ---@return boolean
 function interface:is_up() end
 
+---Its station's address on an Ethernet.
+---@return string|nil # "02:00:00:00:00:01"
+---@return string|nil # "not supported": its medium has none
+function interface:mac() end
+
+---The IPv6 address that it made for its link from its mac; not one of addresses().
+---@return string|nil # "fe80::ff:fe00:1%eth0"
+---@return string|nil # "not supported": on another medium, below an mtu of 1280, or when another station has it
+function interface:link_local() end
+
 ---Counters of the device and of what the interface dropped.
 ---@return table # rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, waiting, and guarded: what the guard dropped of rx_dropped, by cause
 function interface:stats() end
@@ -314,7 +325,7 @@ local device = {}
 ---@return integer # 1; harmless twice
 function device:close() end
 
----The largest packet it carries.
+---The largest IP packet it carries; a frame's header of 14 bytes comes on top.
 ---@return integer # bytes
 function device:mtu() end
 

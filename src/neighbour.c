@@ -1,0 +1,275 @@
+#include "neighbour.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "icmp.h"
+#include "stack.h"
+#include "trace.h"
+
+/* RFC 4861 §10: RETRANS_TIMER, MAX_*_SOLICIT, REACHABLE_TIME, DELAY_FIRST_PROBE_TIME; ARP is asked in the same way. */
+#define ASK_AGAIN NST_SECOND
+#define ASK_AT_MOST 3
+#define REACHABLE_LASTS (30 * NST_SECOND)
+#define DELAY (5 * NST_SECOND)
+
+static const size_t at_most[NST_NEIGHBOUR_KINDS] = {256, 256, 1024};
+#define WAITING_EACH 64 /* a datagram of 65,507 bytes is 45 fragments */
+#define WAITING_ALL 1024
+
+/* What RFC 4861 calls REACHABLE and STALE is told by `confirmed`. */
+typedef enum state { INCOMPLETE, KNOWN, DELAYED, PROBING } state;
+
+typedef struct neighbour {
+  nst_node node;
+  nst_link age; /* in ages[kind] */
+  nst_timer timer;
+  nst_neighbour_kind kind;
+  nst_interface *interface;
+  ip_addr_t host;
+  uint8_t station[NST_MAC_LENGTH];
+  state state;
+  nst_time confirmed; /* it answered; long ago: nothing is known of it now */
+  unsigned asked;
+  nst_link waiting;   /* packets */
+  size_t waiting_count;
+} neighbour;
+
+static uint64_t hash_of(const nst_interface *interface, const ip_addr_t *host) {
+  uint8_t key[sizeof interface + 16];
+  size_t length = IP_IS_V6(host) ? 16 : 4;
+  memcpy(key, &interface, sizeof interface);
+  memcpy(key + sizeof interface, IP_IS_V6(host) ? (const void *)ip_2_ip6(host) : ip_2_ip4(host), length);
+  return nst_siphash(interface->stack->secret, key, sizeof interface + length);
+}
+
+static neighbour *find(nst_interface *interface, const ip_addr_t *host, uint64_t hash) {
+  nst_node *node;
+  for (node = nst_table_bucket(&interface->stack->neighbours.table, hash); node; node = node->next) {
+    neighbour *n = nst_holder(node, neighbour, node);
+    if (node->hash == hash && n->interface == interface && ip_addr_eq(&n->host, host)) return n;
+  }
+  return NULL;
+}
+
+static void forget(nst_neighbours *all, neighbour *n) {
+  nst_table_remove(&all->table, &n->node);
+  nst_heap_remove(&all->timers, &n->timer);
+  nst_list_remove(&n->age);
+  all->counts[n->kind]--;
+  all->waiting -= n->waiting_count;
+  nst_packets_free(&n->waiting);
+  free(n);
+}
+
+/* Moves it to the end of its kind's order, the longest unused of which may have to go. */
+static void use_as(nst_neighbours *all, neighbour *n, nst_neighbour_kind kind) {
+  nst_list_remove(&n->age);
+  all->counts[n->kind]--;
+  n->kind = kind;
+  nst_list_append(&all->ages[kind], &n->age);
+  if (++all->counts[kind] <= at_most[kind] || !NST_GUARDED) return;
+  all->counters.evicted++;
+  forget(all, nst_holder(all->ages[kind].next, neighbour, age));
+}
+
+static neighbour *begin(nst_interface *interface, const ip_addr_t *host, uint64_t hash, nst_neighbour_kind kind) {
+  nst_neighbours *all = &interface->stack->neighbours;
+  neighbour *n = calloc(1, sizeof *n);
+  if (n == NULL) return NULL;
+  if (!nst_table_insert(&all->table, &n->node, hash)) {
+    free(n);
+    return NULL;
+  }
+  n->interface = interface;
+  n->host = *host;
+  n->kind = kind;
+  n->confirmed = -REACHABLE_LASTS;
+  nst_list_init(&n->age);
+  nst_list_init(&n->waiting);
+  all->counts[kind]++;
+  use_as(all, n, kind);
+  return n;
+}
+
+void nst_neighbours_init(nst_neighbours *all) {
+  int kind;
+  for (kind = 0; kind < NST_NEIGHBOUR_KINDS; kind++) nst_list_init(&all->ages[kind]);
+}
+
+static void forget_if(nst_neighbours *all, const nst_interface *interface) {
+  int kind;
+  for (kind = 0; kind < NST_NEIGHBOUR_KINDS; kind++) {
+    nst_link *link, *next;
+    for (link = all->ages[kind].next; link != &all->ages[kind]; link = next) {
+      neighbour *n = nst_holder(link, neighbour, age);
+      next = link->next;
+      if (interface == NULL || n->interface == interface) forget(all, n);
+    }
+  }
+}
+
+void nst_neighbours_clear(nst_neighbours *all) {
+  forget_if(all, NULL);
+  nst_table_free(&all->table);
+  nst_heap_free(&all->timers);
+}
+
+void nst_neighbours_forget(nst_interface *interface) {
+  forget_if(&interface->stack->neighbours, interface);
+}
+
+/* ---- asking ---- */
+
+static void ask(neighbour *n) {
+  nst_stack *stack = n->interface->stack;
+  const uint8_t *station = n->state == PROBING ? n->station : NULL;
+  n->asked++;
+  (void)nst_heap_set(&stack->neighbours.timers, &n->timer, stack->now + ASK_AGAIN);
+  if (IP_IS_V6(&n->host)) nst_nd_ask(n->interface, &n->host, station);
+  else nst_arp_ask(n->interface, &n->host, station);
+}
+
+static void transmit(const neighbour *n, nst_packet *packet) {
+  nst_ethernet_send(n->interface, packet, n->station, IP_IS_V6(&n->host) ? NST_TYPE_IPV6 : NST_TYPE_IPV4);
+}
+
+static void drop(nst_neighbours *all, neighbour *n, nst_packet *packet, const char *cause) {
+  n->interface->dropped_out++;
+  all->counters.dropped++;
+  nst_trace_packet(n->interface->stack, NST_EVENT_DROP, n->interface, packet->data, packet->length, cause);
+  nst_packet_free(packet);
+}
+
+/* The newest packets are worth most (RFC 4861 7.2.2). */
+static void wait_with(neighbour *n, nst_packet *packet) {
+  nst_neighbours *all = &n->interface->stack->neighbours;
+  if (all->waiting >= WAITING_ALL && n->waiting_count == 0) {
+    drop(all, n, packet, "too many wait for a neighbour");
+    return;
+  }
+  nst_list_append(&n->waiting, &packet->link);
+  n->waiting_count++;
+  all->waiting++;
+  if (n->waiting_count <= WAITING_EACH && all->waiting <= WAITING_ALL) return;
+  n->waiting_count--;
+  all->waiting--;
+  drop(all, n, nst_holder(nst_list_pop(&n->waiting), nst_packet, link), "too many wait for a neighbour");
+}
+
+void nst_neighbour_send(nst_interface *interface, nst_packet *packet, const ip_addr_t *host) {
+  nst_stack *stack = interface->stack;
+  nst_neighbours *all = &stack->neighbours;
+  uint64_t hash = hash_of(interface, host);
+  neighbour *n = find(interface, host, hash);
+  if (n == NULL) {
+    n = begin(interface, host, hash, NST_NEIGHBOUR_ASKED);
+    if (n == NULL) {
+      nst_packet_free(packet);
+      return;
+    }
+    wait_with(n, packet);
+    ask(n);
+    return;
+  }
+  if (n->state == INCOMPLETE) {
+    wait_with(n, packet);
+    return;
+  }
+  if (n->kind != NST_NEIGHBOUR_USED || all->ages[NST_NEIGHBOUR_USED].previous != &n->age) {
+    use_as(all, n, NST_NEIGHBOUR_USED);
+  }
+  if (n->state == KNOWN && stack->now - n->confirmed >= REACHABLE_LASTS) {
+    n->state = DELAYED;
+    (void)nst_heap_set(&all->timers, &n->timer, stack->now + DELAY);
+  }
+  transmit(n, packet);
+}
+
+/* ---- answers ---- */
+
+static void settle(neighbour *n, const uint8_t *station, bool confirmed) {
+  nst_stack *stack = n->interface->stack;
+  nst_neighbours *all = &stack->neighbours;
+  nst_link *link;
+  memcpy(n->station, station, NST_MAC_LENGTH);
+  n->confirmed = confirmed ? stack->now : stack->now - REACHABLE_LASTS;
+  n->state = KNOWN;
+  n->asked = 0;
+  nst_heap_remove(&all->timers, &n->timer);
+  if (n->kind == NST_NEIGHBOUR_ASKED) use_as(all, n, NST_NEIGHBOUR_USED);
+  while ((link = nst_list_pop(&n->waiting)) != NULL) {
+    n->waiting_count--;
+    all->waiting--;
+    transmit(n, nst_holder(link, nst_packet, link));
+  }
+}
+
+void nst_neighbour_heard(nst_interface *interface, const ip_addr_t *host, const uint8_t *station, nst_claim claim,
+                         bool override) {
+  nst_stack *stack = interface->stack;
+  uint64_t hash = hash_of(interface, host);
+  neighbour *n = find(interface, host, hash);
+  bool same;
+  if (n == NULL) {
+    if (claim != NST_CLAIM_REQUEST || station == NULL) return;
+    n = begin(interface, host, hash, NST_NEIGHBOUR_HEARD);
+    if (n) settle(n, station, false);
+    return;
+  }
+  if (n->state == INCOMPLETE) {
+    if (station) settle(n, station, claim == NST_CLAIM_ANSWER);
+    return;
+  }
+  same = station == NULL || memcmp(n->station, station, NST_MAC_LENGTH) == 0;
+  if (same) {
+    if (claim == NST_CLAIM_ANSWER) settle(n, n->station, true);
+  } else if (NST_GUARDED && claim != NST_CLAIM_ANSWER && stack->now - n->confirmed < REACHABLE_LASTS) {
+    /* It answered a moment ago, and another one says it were it: the next packet asks it again. */
+    n->confirmed = stack->now - REACHABLE_LASTS;
+  } else if (override) {
+    settle(n, station, claim == NST_CLAIM_ANSWER);
+  } else {
+    n->confirmed = stack->now - REACHABLE_LASTS; /* RFC 4861 7.2.5 */
+  }
+}
+
+/* ---- time ---- */
+
+nst_time nst_neighbours_next(const nst_stack *stack) {
+  const nst_timer *first = nst_heap_first(&stack->neighbours.timers);
+  return first ? first->at : NST_NEVER;
+}
+
+/* Nobody has answered: whoever sent what waits is told, as a router would tell (RFC 4861 7.2.2). */
+static void give_up(nst_neighbours *all, neighbour *n) {
+  nst_link *link;
+  all->counters.failed++;
+  while ((link = nst_list_pop(&n->waiting)) != NULL) {
+    nst_packet *packet = nst_holder(link, nst_packet, link);
+    n->waiting_count--;
+    all->waiting--;
+    nst_icmp_tell_ourselves(n->interface, packet);
+    nst_trace_packet(n->interface->stack, NST_EVENT_DROP, n->interface, packet->data, packet->length,
+                     "neighbour does not answer");
+    n->interface->dropped_out++;
+    nst_packet_free(packet);
+  }
+  forget(all, n);
+}
+
+bool nst_neighbours_run(nst_stack *stack) {
+  nst_neighbours *all = &stack->neighbours;
+  bool worked = false;
+  while (nst_neighbours_next(stack) <= stack->now) {
+    neighbour *n = nst_holder(nst_heap_first(&all->timers), neighbour, timer);
+    if (n->state == DELAYED) {
+      n->state = PROBING;
+      n->asked = 0;
+    }
+    if (n->asked < ASK_AT_MOST) ask(n);
+    else give_up(all, n);
+    worked = true;
+  }
+  return worked;
+}
