@@ -22,7 +22,8 @@ BUSTED_ARGS ?=
 # GUARD=off runs the specs on a core without what guards lwIP, to see what that is there for: all that are tagged
 # #guarded must fail. Never installed.
 GUARD ?= on
-# How long `make fuzz` goes on, in seconds.
+# What `make fuzz` feeds a stack with, and how long each, in seconds.
+FUZZERS := packets frames
 FUZZ_TIME ?= 60
 # More for libFuzzer: `-seed=1 -runs=N` makes it do the same each time.
 FUZZ_ARGS ?=
@@ -86,7 +87,7 @@ demo: all ## two stacks in one process move files over a pipe with LuaSocket's s
 
 test: all ## run the specs with LUA; BUSTED_ARGS=... goes to busted
 	@$(need) busted
-	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(UNGUARDED))
+	@$(MAKE) unguarded
 	$(environment) NETSTACK_UNGUARDED='$(CURDIR)/$(BUILD)/unguarded/?.so' $(preload) $(RUNNER) $(LUA) "$$(command -v busted)" $(BUSTED_ARGS)
 	@$(if $(and $(wildcard spec/threads.c),$(filter lua5.4,$(LUA_NAME)),$(filter gcc cc,$(cc_name)), \
 	  $(if $(SAN)$(RUNNER)$(BUSTED_ARGS),,yes)),$(MAKE) test-threads)
@@ -135,16 +136,20 @@ lint-compile:
 	    awk '$$5 ~ /GLOBAL|WEAK|UNIQUE/ && $$6 == "DEFAULT" && $$7 != "UND" && $$8 !~ /^luaopen_/ { print $$8 }'); \
 	  test -z "$$exported" || { echo "$(CORE) exports more than luaopen_*:" $$exported >&2; exit 1; }
 
-fuzz: ## feed packets made by libFuzzer to a stack for FUZZ_TIME seconds (clang, ASan, UBSan)
+fuzz: ## feed packets and frames made by libFuzzer to a stack, each for FUZZ_TIME seconds (clang, ASan, UBSan)
 	@$(need) clang && $(need) libfuzzer
 	@$(MAKE) CC=clang SAN=address,undefined,fuzzer-no-link run-fuzz
 
 .PHONY: run-fuzz
 run-fuzz:
-	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(BUILD)/fuzz_packets)
-	@mkdir -p build/fuzz
-	cd build/fuzz && mkdir -p corpus && ../../$(BUILD)/fuzz_packets -max_total_time=$(FUZZ_TIME) -max_len=2048 \
-	  -print_final_stats=1 $(FUZZ_ARGS) corpus $(wildcard $(CURDIR)/spec/fuzz_seeds)
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(FUZZERS:%=$(BUILD)/fuzz_%))
+	@for name in $(FUZZERS); do \
+	  mkdir -p build/fuzz/$$name && cd build/fuzz/$$name && mkdir -p corpus || exit 1; \
+	  echo "fuzzing $$name"; \
+	  "$(CURDIR)/$(BUILD)/fuzz_$$name" -max_total_time=$(FUZZ_TIME) -max_len=2048 -print_final_stats=1 $(FUZZ_ARGS) \
+	    corpus "$(CURDIR)/spec/fuzz_seeds/$$name" || exit 1; \
+	  cd "$(CURDIR)"; \
+	done
 
 docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack/meta/core.lua
 	@$(need) ldoc $(LUA_NAME)
@@ -154,10 +159,13 @@ docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack
 	ldoc --fatalwarnings -c .ldoc.lua .
 
 bench: ## measure netstack on lua5.4 and luajit, lwIP driven from C, LuaSocket on loopback
-	@$(MAKE) all LUA=luajit
+	@$(MAKE) all unguarded LUA=luajit
 	@$(MAKE) run-bench LUA=lua5.4
 
-.PHONY: run-bench
+.PHONY: unguarded run-bench
+unguarded:
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(UNGUARDED))
+
 run-bench: all
 	@$(need) socket
 	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),build/bench/driver)
@@ -286,7 +294,7 @@ $(BUILD)/threads: $(BUILD)/spec/threads.o $(core_objects) $(LWIP_O) $(BUILD)/obj
 	$(quiet)$(link) $< $(core_objects) $(LWIP_O) $(LUA_LIBS) -lm -ldl -o $@
 
 # The core without what Lua sees of it.
-$(BUILD)/fuzz_packets: $(BUILD)/spec/fuzz_packets.o $(core_objects) $(LWIP_O) $(BUILD)/objects
+$(BUILD)/fuzz_%: $(BUILD)/spec/fuzz_%.o $(core_objects) $(LWIP_O) $(BUILD)/objects
 	$(call say,LD,$@)
 	$(quiet)$(link) -fsanitize=fuzzer $< $(filter-out %/binding.o $(BUILD)/src/lua_%,$(core_objects)) $(LWIP_O) -lm -o $@
 

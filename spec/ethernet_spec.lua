@@ -36,8 +36,8 @@ local function nd(o)
     (o.options or "")
   local source, destination = o.source and bytes(o.source) or rep("\0", 16), o.destination or bytes(o.target)
   local sum = packets.checksum(source .. destination .. "\0\0" .. u16(#message) .. "\0\0\0\58" .. message)
-  return frame(o.to or OWN, o.from or PEER, 0x86dd, "\96\0\0\0" .. u16(#message) .. char(58, o.hops or 255) .. source ..
-    destination .. message:sub(1, 2) .. u16(sum) .. message:sub(5))
+  local header = "\96\0\0\0" .. u16(#message) .. char(58, o.hops or 255) .. source .. destination
+  return frame(o.to or OWN, o.from or PEER, 0x86dd, header .. message:sub(1, 2) .. u16(sum) .. message:sub(5))
 end
 
 local function kind(data)
@@ -45,7 +45,8 @@ local function kind(data)
   if type == 0x0806 then return data:byte(22) == 1 and "arp request" or "arp reply" end
   local packet = data:sub(15)
   if type == 0x86dd and packet:byte(7) == 58 then
-    return ({ [128] = "ping", [129] = "pong", [135] = "solicitation", [136] = "advertisement" })[packet:byte(41)] or "icmp6"
+    local names = { [128] = "ping", [129] = "pong", [135] = "solicitation", [136] = "advertisement" }
+    return names[packet:byte(41)] or "icmp6"
   end
   return type == 0x0800 and "ipv4" or "ipv6"
 end
@@ -69,10 +70,11 @@ end
 -- The peer of either family tells who it is when asked.
 local function answer(far, question, station)
   if kind(question) == "arp request" then
-    assert(far:send(arp { operation = 2, station = station, host = "10.0.0.2", target = "10.0.0.1", target_station = OWN }))
+    assert(far:send(arp { operation = 2, station = station, host = "10.0.0.2", target = "10.0.0.1",
+      target_station = OWN }))
   else
-    assert(far:send(nd { type = 136, flags = 0x60, source = "fd00::2", destination = bytes "fd00::1", target = "fd00::2",
-      from = station, options = "\2\1" .. (station or PEER) }))
+    assert(far:send(nd { type = 136, flags = 0x60, source = "fd00::2", destination = bytes "fd00::1",
+      target = "fd00::2", from = station, options = "\2\1" .. (station or PEER) }))
   end
 end
 
@@ -140,7 +142,8 @@ describe("An Ethernet", function()
     local stack = netstack.new()
     local near = netstack.pipe { medium = "ethernet" }
     for _, mac in ipairs { "", "02:00:00:00:00", "zz:00:00:00:00:01", "01:00:00:00:00:01", 5 } do
-      assert.matches("bad argument #2 to 'attach' %(option 'mac'", packets.failure(stack.attach, stack, near, { mac = mac }))
+      local failure = packets.failure(stack.attach, stack, near, { mac = mac })
+      assert.matches("bad argument #2 to 'attach' %(option 'mac'", failure)
     end
     local ip = netstack.pipe()
     assert.same({ nil, "not supported" }, { stack:attach(ip, { mac = "02:00:00:00:00:01" }) })
@@ -294,8 +297,8 @@ describe("An Ethernet", function()
     local data = next_frame(far)
     assert.equal("\51\51\0\0\0\1", data:sub(1, 6))
     assert.equal(0x20, data:byte(59))
-    far:send(nd { source = "fd00::2", destination = solicited_node "fd00::9", target = "fd00::9", options = "\1\1" .. PEER,
-      to = "\51\51\255\0\0\9" })
+    far:send(nd { source = "fd00::2", destination = solicited_node "fd00::9", target = "fd00::9",
+      options = "\1\1" .. PEER, to = "\51\51\255\0\0\9" })
     assert.is_nil(next_frame(far))
   end, { checksum = true })
 
@@ -305,7 +308,8 @@ describe("An Ethernet", function()
     far:send(ip_frame(packets.icmp("10.0.0.2", "10.0.0.1", 8, 0, "\0\1\0\1")))
     local data = next_frame(far)
     assert.same({ "ipv4", PEER }, { kind(data), data:sub(1, 6) })
-    far:send(nd { source = "fd00::2", destination = solicited_node "fd00::1", target = "fd00::1", options = "\1\1" .. PEER })
+    far:send(nd { source = "fd00::2", destination = solicited_node "fd00::1", target = "fd00::1",
+      options = "\1\1" .. PEER })
     next_frame(far)
     far:send(ip_frame(packets.icmp("fd00::2", "fd00::1", 128, 0, "\0\1\0\1")))
     assert.equal("pong", kind(next_frame(far)))
@@ -325,7 +329,7 @@ describe("An Ethernet", function()
 
   -- ------------------------------------------------------------------------------------------------ duplicates
 
-  spec("gives up an address that somebody has, within the first second (RFC 4862 5.4.5)", function(stack, far, interface)
+  spec("gives up an address that somebody has in its first second (RFC 4862 5.4.5)", function(stack, far, interface)
     assert.equal(3, #interface:addresses())
     far:send(nd { type = 136, flags = 0x20, source = "fd00::1", destination = "\255\2" .. rep("\0", 13) .. "\1",
       target = "fd00::1", to = "\51\51\0\0\0\1", options = "\2\1" .. OTHER })
@@ -346,7 +350,9 @@ describe("An Ethernet", function()
     local defended = packets.drain(far)
     assert.equal(1, #defended)
     assert.equal(OWN .. bytes "10.0.0.1", defended[1]:sub(23, 32)) -- RFC 5227 §2.4
-    for _ = 1, 100 do far:send(arp { operation = 2, station = OTHER, host = "10.0.0.1", target = "10.0.0.1", to = ALL }) end
+    for _ = 1, 100 do
+      far:send(arp { operation = 2, station = OTHER, host = "10.0.0.1", target = "10.0.0.1", to = ALL })
+    end
     sleep(0.1)
     assert.same({}, packets.drain(far)) -- at most once in ten seconds
   end)
@@ -363,7 +369,8 @@ describe("The guard of frames", function()
   local source_option = "\1\1" .. PEER
 
   local function solicitation(o)
-    local all = { source = "fd00::2", target = "fd00::1", destination = solicited_node "fd00::1", options = source_option }
+    local all = { source = "fd00::2", target = "fd00::1", destination = solicited_node "fd00::1",
+      options = source_option }
     for key, value in pairs(o) do all[key] = value end
     return nd(all)
   end
@@ -541,8 +548,8 @@ describe("The guard of frames", function()
       for i = 1, 3000 do
         local station = "\2\1" .. u16(math.floor(i / 65536)) .. u16(i)
         if ipv6 then
-          far:send(nd { source = host(i), target = "fd00::1", destination = bytes "fd00::1", options = "\1\1" .. station,
-            from = station })
+          far:send(nd { source = host(i), target = "fd00::1", destination = bytes "fd00::1",
+            options = "\1\1" .. station, from = station })
         else
           far:send(arp { operation = 1, station = station, host = ("10.%d.%d.2"):format(1 + i % 200, i % 251),
             target = "10.0.0.1", to = ALL })

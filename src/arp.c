@@ -11,8 +11,8 @@ enum { REQUEST = 1, REPLY = 2 };
 /* RFC 5227 §2.4(c): a conflict is answered once in so long. */
 #define DEFEND_INTERVAL (10 * NST_SECOND)
 
-static void send(nst_interface *interface, unsigned operation, const uint8_t *sender_host, const uint8_t *target_station,
-                 const uint8_t *target_host, const uint8_t *to) {
+static void send(nst_interface *interface, unsigned operation, const uint8_t *sender_host,
+                 const uint8_t *target_station, const uint8_t *target_host, const uint8_t *to) {
   nst_packet *packet = nst_packet_new(interface->stack->hub, LENGTH);
   uint8_t *arp;
   if (packet == NULL) return;
@@ -77,7 +77,8 @@ void nst_arp_input(nst_interface *interface, const nst_packet *packet) {
   for_us = nst_interface_has_address(interface, &target);
   gratuitous = memcmp(arp + 14, arp + 24, 4) == 0;
   if (!ip_addr_isany(&sender)) { /* else it is a probe: nobody has the address yet (RFC 5227 §2.1.1) */
-    nst_claim claim = gratuitous || !for_us ? NST_CLAIM_NEWS : operation == REPLY ? NST_CLAIM_ANSWER : NST_CLAIM_REQUEST;
+    nst_claim claim = operation == REPLY ? NST_CLAIM_ANSWER : NST_CLAIM_REQUEST;
+    if (gratuitous || !for_us) claim = NST_CLAIM_NEWS;
     nst_neighbour_heard(interface, &sender, arp + 8, claim, true);
   }
   if (operation == REQUEST && for_us) send(interface, REPLY, arp + 24, arp + 8, arp + 14, arp + 8);

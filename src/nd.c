@@ -1,6 +1,6 @@
 /*
-** IPv6 neighbour discovery (RFC 4861 §7) and duplicate address detection (RFC 4862 5.4), the optimistic one of RFC 4429: an
-** address is used from the start, and given up when somebody else turns out to have it within a second. After that
+** IPv6 neighbour discovery (RFC 4861 §7) and duplicate address detection (RFC 4862 5.4), the optimistic one of RFC 4429:
+** an address is used from the start, and given up when somebody else turns out to have it within a second. After that
 ** nobody can take it away.
 */
 #include <string.h>
@@ -131,7 +131,8 @@ static void solicited(nst_interface *interface, const uint8_t *message, size_t l
     if (interface->stack->now < interface->detecting_until) {
       lose(interface, target);
     } else {
-      send(interface, build(interface, target, all_nodes, ADVERTISEMENT, OVERRIDE, target, TARGET_STATION), all_stations);
+      answer = build(interface, target, all_nodes, ADVERTISEMENT, OVERRIDE, target, TARGET_STATION);
+      send(interface, answer, all_stations);
     }
     return;
   }

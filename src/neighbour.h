@@ -1,5 +1,5 @@
 /*
-** Neighbours: which station has which address on an Ethernet, for ARP and IPv6 alike, with the states of RFC 4861 7.3.2.
+** Neighbours: which station has which address on an Ethernet, for ARP and IPv6 alike, with RFC 4861 7.3.2's states.
 ** A packet for one that is not known yet waits. Nothing ticks: a neighbour has a timer while it is being asked for.
 */
 #ifndef NST_NEIGHBOUR_H

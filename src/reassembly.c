@@ -249,7 +249,8 @@ static datagram *begin(nst_stack *stack, const place *where, uint64_t hash) {
   nst_list_append(&all->ages, &d->age);
   nst_list_append(&from->datagrams, &d->sibling);
   account(all, d, sizeof *d, true);
-  if (nst_table_insert(&all->datagrams, &d->node, hash) && nst_heap_set(&all->timers, &d->timer, stack->now + lifetime)) {
+  if (nst_table_insert(&all->datagrams, &d->node, hash) &&
+      nst_heap_set(&all->timers, &d->timer, stack->now + lifetime)) {
     return d;
   }
   forget(all, d);
@@ -267,7 +268,8 @@ static void keep_bounds(nst_stack *stack, const place *where, size_t bytes) {
     all->counters.limited++;
     forget(all, nst_holder(from->datagrams.next, datagram, sibling));
   }
-  while (!nst_list_empty(&all->ages) && (all->bytes + bytes > STACK_BYTES || all->datagrams.count >= DATAGRAMS_AT_MOST)) {
+  while (!nst_list_empty(&all->ages) &&
+         (all->bytes + bytes > STACK_BYTES || all->datagrams.count >= DATAGRAMS_AT_MOST)) {
     all->counters.limited++;
     forget(all, nst_holder(all->ages.next, datagram, age));
   }

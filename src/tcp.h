@@ -151,8 +151,8 @@ void nst_tcp_path_changed(nst_tcp *tcp);
 
 /* So often is a segment sent as it is. */
 #define NST_TCP_TRIES_AT_SIZE 4
-/* Nobody acknowledges what is sent, and no router says why: perhaps it is too long for the way, and the router that drops
-** it must not talk. The connection is taken up. */
+/* Nobody acknowledges what is sent, and no router says why: perhaps it is too long for the way, and the router that
+** drops it must not talk. The connection is taken up. */
 void nst_tcp_path_is_silent(nst_tcp *tcp);
 
 /* ---- tcp_check.c ---- */

@@ -1,7 +1,7 @@
 /*
 ** What RFC 9293 3.10.7 and RFC 5961 ask of a segment before it may change a connection, and lwIP does not look at.
-** lwIP calls nst_tcp_check when it has found the connection and the checksum holds. What is refused gets the answer that
-** the RFCs give it; where that is an acknowledgement, it is one that an attacker could have any number of, so each
+** lwIP calls nst_tcp_check when it has found the connection and the checksum holds. What is refused gets the answer
+** that the RFCs give it; where that is an acknowledgement, it is one that an attacker could have any number of, so each
 ** connection has an allowance of its own (one for all connections would tell an attacker about others: CVE-2016-5696).
 */
 #include "tcp.h"
@@ -256,7 +256,7 @@ acknowledgement:
   }
   /* RFC 5961 §5.2 */
   if (TCP_SEQ_GT(header->ackno, pcb->snd_nxt)) return challenge(tcp, "acknowledges what was not sent");
-  if (TCP_SEQ_LT(header->ackno, pcb->lastack - pcb->snd_wnd_max)) return challenge(tcp, "acknowledges what is long ago");
+  if (TCP_SEQ_LT(header->ackno, pcb->lastack - pcb->snd_wnd_max)) return challenge(tcp, "acknowledges old data");
   return ERR_OK;
 }
 

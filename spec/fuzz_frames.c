@@ -1,0 +1,268 @@
+/*
+** Fuzzing (libFuzzer): frames for a stack on an Ethernet, with hosts that are asked for, answer or not, and lie. The
+** input is a list of orders: frames as they are, and ARP, neighbour discovery and IP packets whose fields the fuzzer
+** fills in.
+*/
+#include "ethernet.h"
+#include "fuzz.h"
+#include "neighbour.h"
+#include "tcp.h"
+#include "udp.h"
+
+typedef struct world {
+  nst_hub *hub;
+  nst_stack *stack;
+  nst_device *ends[2];
+  nst_interface *interface;
+  nst_tcp *listener, *client;
+  nst_udp *udp;
+  bool checksum;
+  unsigned host; /* of the next send or connect */
+  bool ipv6;
+} world;
+
+static const uint8_t own[6] = {2, 0, 0, 0, 0, 1};
+
+/* Stations: two that behave, ours, everybody's, a group's. */
+static void put_station(uint8_t *to, unsigned which) {
+  memset(to, 0, 6);
+  to[0] = 2;
+  to[5] = (uint8_t)(which & 3);
+  if ((which & 0x1c) == 0x1c) memset(to, 0xff, 6);
+  else if (which & 0x10) memcpy(to, own, 6);
+  else if ((which & 0x1c) == 0x0c) to[0] = 0x33;
+}
+
+/* Hosts 10.0.0.x; x 1 and 3 are ours. */
+static void put_host4(uint8_t *to, unsigned which) {
+  static const uint8_t nobody[4], all[4] = {255, 255, 255, 255}, group[4] = {224, 0, 0, 1};
+  static const uint8_t net[3] = {10, 0, 0};
+  memcpy(to, net, 3);
+  to[3] = (uint8_t)(which & 15);
+  if ((which & 0xf0) == 0xf0) memcpy(to, nobody, 4);
+  else if ((which & 0xf0) == 0xe0) memcpy(to, all, 4);
+  else if ((which & 0xf0) == 0xd0) memcpy(to, group, 4);
+}
+
+static void put_host6(uint8_t *to, unsigned which) {
+  memset(to, 0, 16);
+  switch (which >> 6) {
+    case 0: to[0] = 0xfd; to[15] = (uint8_t)(which & 15); break;
+    case 1: to[0] = 0xfe; to[1] = 0x80; to[8] = 0; to[11] = 0xff; to[12] = 0xfe; to[15] = (uint8_t)(which & 15); break;
+    case 2:
+      to[0] = 0xff;
+      to[1] = 2;
+      to[11] = which & 32 ? 1 : 0;
+      to[12] = which & 32 ? 0xff : 0;
+      to[15] = (uint8_t)(which & 15);
+      break;
+    default: break;
+  }
+}
+
+static void deliver(world *w, const uint8_t *bytes, size_t length) {
+  nst_packet *packet = nst_packet_copy(w->hub, bytes, length, NST_FRAME_HEADER);
+  if (packet && nst_device_transmit(w->ends[1], packet) != NST_OK) nst_packet_free(packet);
+}
+
+static size_t begin(source *s, uint8_t *frame, unsigned type) {
+  put_station(frame, take(s));
+  put_station(frame + 6, take(s));
+  put16(frame + 12, type);
+  return 14;
+}
+
+static void arp(world *w, source *s, uint8_t *frame) {
+  size_t at = begin(s, frame, 0x0806);
+  static const uint8_t head[6] = {0, 1, 8, 0, 6, 4};
+  unsigned odd = take(s);
+  memcpy(frame + at, head, 6);
+  put16(frame + at + 6, 1 + (odd & 1));
+  put_station(frame + at + 8, odd & 2 ? take(s) : 0);
+  if (!(odd & 2)) memcpy(frame + at + 8, frame + 6, 6);
+  put_host4(frame + at + 14, take(s));
+  put_station(frame + at + 18, take(s));
+  put_host4(frame + at + 24, take(s));
+  if (odd & 4) frame[at + take(s) % 28] ^= (uint8_t)take(s);
+  deliver(w, frame, at + 28 - (odd & 8 ? take(s) % 42 : 0));
+}
+
+static void discovery(world *w, source *s, uint8_t *frame) {
+  size_t at = begin(s, frame, 0x86dd), options, i;
+  uint8_t *ip = frame + at;
+  unsigned odd = take(s);
+  memset(ip, 0, 64);
+  ip[0] = 0x60;
+  ip[6] = 58;
+  ip[7] = odd & 1 ? (uint8_t)take(s) : 255;
+  put_host6(ip + 8, take(s));
+  put_host6(ip + 24, take(s));
+  ip[40] = (uint8_t)(133 + (odd >> 1) % 5);
+  ip[44] = (uint8_t)take(s);
+  put_host6(ip + 48, take(s));
+  options = odd & 0x20 ? take(s) % 64 : odd & 0x40 ? 8 : 0;
+  for (i = 0; i < options; i++) ip[64 + i] = (uint8_t)take(s);
+  if (!(odd & 0x20) && options) {
+    ip[64] = (uint8_t)(1 + (ip[64] & 1));
+    ip[65] = 1;
+    put_station(ip + 66, ip[66]);
+  }
+  put16(ip + 4, (unsigned)(24 + options));
+  if (w->checksum) mend(ip, 64 + options);
+  deliver(w, frame, at + 64 + options);
+}
+
+static void packet4(world *w, source *s, uint8_t *frame) {
+  size_t at = begin(s, frame, 0x0800), length = take(s), i;
+  uint8_t *ip = frame + at;
+  memset(ip, 0, 20);
+  ip[0] = 0x45;
+  put16(ip + 2, (unsigned)(20 + length));
+  ip[8] = 64;
+  ip[9] = (uint8_t)take(s);
+  put_host4(ip + 12, take(s));
+  put_host4(ip + 16, take(s));
+  for (i = 0; i < length; i++) ip[20 + i] = (uint8_t)take(s);
+  if (w->checksum) mend(ip, 20 + length);
+  deliver(w, frame, at + 20 + length);
+}
+
+static void packet6(world *w, source *s, uint8_t *frame) {
+  size_t at = begin(s, frame, 0x86dd), length = take(s), i;
+  uint8_t *ip = frame + at;
+  memset(ip, 0, 40);
+  ip[0] = 0x60;
+  put16(ip + 4, (unsigned)length);
+  ip[6] = (uint8_t)take(s);
+  ip[7] = 255;
+  put_host6(ip + 8, take(s));
+  put_host6(ip + 24, take(s));
+  for (i = 0; i < length; i++) ip[40 + i] = (uint8_t)take(s);
+  if (w->checksum) mend(ip, 40 + length);
+  deliver(w, frame, at + 40 + length);
+}
+
+static void set_addresses(nst_stack *stack, void *argument) {
+  world *w = argument;
+  nst_prefix prefixes[3];
+  (void)stack;
+  memset(prefixes, 0, sizeof prefixes);
+  IP_ADDR4(&prefixes[0].address, 10, 0, 0, 1);
+  IP_ADDR4(&prefixes[1].address, 10, 0, 0, 3);
+  IP_ADDR6(&prefixes[2].address, PP_HTONL(0xfd000000), 0, 0, PP_HTONL(1));
+  prefixes[0].bits = prefixes[1].bits = 24;
+  prefixes[2].bits = 64;
+  (void)nst_interface_set_addresses(w->interface, prefixes, 3);
+}
+
+static void open_sockets(nst_stack *stack, void *argument) {
+  world *w = argument;
+  static const ip_addr_t any = IPADDR_ANY_TYPE_INIT;
+  nst_prefix everywhere;
+  ip_addr_t gateway;
+  w->interface = nst_interface_attach(stack, w->ends[0], "eth0", own);
+  set_addresses(stack, w);
+  memset(&everywhere, 0, sizeof everywhere);
+  IP_ADDR4(&everywhere.address, 0, 0, 0, 0);
+  IP_ADDR4(&gateway, 10, 0, 0, 9);
+  (void)nst_route_add(stack, &everywhere, NULL, &gateway, false);
+  w->listener = nst_tcp_new(stack);
+  (void)nst_tcp_bind(w->listener, &any, 80);
+  (void)nst_tcp_listen(w->listener, 4);
+  w->udp = nst_udp_new(stack);
+  (void)nst_udp_bind(w->udp, &any, 7);
+}
+
+static void host_of(const world *w, ip_addr_t *host) {
+  uint8_t bytes[16];
+  if (w->ipv6) {
+    put_host6(bytes, w->host);
+    IP_ADDR6(host, 0, 0, 0, 0);
+    memcpy(ip_2_ip6(host)->addr, bytes, 16);
+    ip6_addr_assign_zone(ip_2_ip6(host), IP6_UNICAST, &w->interface->netifs[0]);
+  } else {
+    put_host4(bytes, w->host);
+    IP_ADDR4(host, bytes[0], w->host & 16 ? 99 : bytes[1], bytes[2], bytes[3]); /* some are behind the gateway */
+  }
+}
+
+static void send_datagram(nst_stack *stack, void *argument) {
+  world *w = argument;
+  static char data[3000];
+  ip_addr_t host;
+  (void)stack;
+  host_of(w, &host);
+  w->udp->broadcast = true;
+  (void)nst_udp_send(w->udp, &host, 9, data, w->host & 32 ? sizeof data : 10);
+}
+
+static void start_connect(nst_stack *stack, void *argument) {
+  world *w = argument;
+  ip_addr_t host;
+  host_of(w, &host);
+  if (w->client && !w->client->connecting && !w->client->connected) {
+    close_one(&w->client->socket);
+    w->client = NULL;
+  }
+  if (w->client == NULL) w->client = nst_tcp_new(stack);
+  if (w->client) (void)nst_tcp_connect(w->client, &host, 1000);
+}
+
+static void turn(nst_stack *stack, void *argument) {
+  world *w = argument;
+  (void)stack;
+  nst_interface_set_up(w->interface, !w->interface->up);
+}
+
+static void order(world *w, source *s, uint8_t *frame) {
+  unsigned what = take(s);
+  size_t length, i;
+  w->ipv6 = (what & 0x80) != 0;
+  switch (what & 15) {
+    case 0: case 1: case 2: arp(w, s, frame); break;
+    case 3: case 4: case 5: discovery(w, s, frame); break;
+    case 6: packet4(w, s, frame); break;
+    case 7: packet6(w, s, frame); break;
+    case 8: case 9: w->host = take(s); (void)nst_inside(w->stack, send_datagram, w); break;
+    case 10: w->host = take(s); (void)nst_inside(w->stack, start_connect, w); break;
+    case 11: case 12: w->stack->now += (nst_time)take(s) * 100 * NST_MILLISECOND; break;
+    case 13: (void)nst_inside(w->stack, set_addresses, w); break;
+    case 14: (void)nst_inside(w->stack, turn, w); break;
+    default:
+      length = take(s);
+      for (i = 0; i < length; i++) frame[i] = (uint8_t)take(s);
+      if (length > 0) deliver(w, frame, length);
+  }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  static uint8_t frame[1024];
+  nst_config config = small_config();
+  source s;
+  world w;
+  nst_packet *packet;
+  int orders = 64;
+  memset(&w, 0, sizeof w);
+  w.hub = nst_hub_new();
+  w.stack = nst_stack_new(w.hub, &config);
+  w.checksum = size > 0 && (data[size - 1] & 1);
+  if (!nst_pipe_new(w.hub, 1500, NST_MEDIUM_ETHERNET, 0, w.checksum, w.ends)) abort();
+  (void)nst_inside(w.stack, open_sockets, &w);
+  s.data = data;
+  s.size = size;
+  while (s.size > 0 && orders-- > 0) {
+    order(&w, &s, frame);
+    settle(w.stack);
+    while ((packet = nst_device_receive(w.ends[1])) != NULL) nst_packet_free(packet);
+    if (w.stack->neighbours.table.count > 1600 || w.stack->neighbours.waiting > 1024) abort(); /* no bound held */
+  }
+  close_one(&w.listener->socket);
+  close_one(&w.udp->socket);
+  if (w.client) close_one(&w.client->socket);
+  nst_stack_close(w.stack);
+  nst_stack_release(w.stack);
+  nst_device_release(w.ends[0]);
+  nst_device_release(w.ends[1]);
+  nst_hub_release(w.hub);
+  return 0;
+}
