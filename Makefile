@@ -75,7 +75,7 @@ environment = LUA_PATH='$(lua_path)' LUA_CPATH='$(lua_cpath)'
 # The interpreter is not instrumented, so the sanitizer's library has to be there before it.
 preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)")
 
-.PHONY: all demo test test-all test-threads lint docs bench fuzz dist install env clean help
+.PHONY: all demo test test-all test-threads lint docs bench fuzz fuzz-coverage dist install env clean help
 .NOTPARALLEL:
 
 all: ## build for LUA=lua5.1|lua5.2|lua5.3|lua5.4|luajit (default lua5.4) under build/<lua>/
@@ -150,6 +150,18 @@ run-fuzz:
 	    corpus "$(CURDIR)/spec/fuzz_seeds/$$name" || exit 1; \
 	  cd "$(CURDIR)"; \
 	done
+
+fuzz-coverage: ## how much of each file on the way in the packets and frames found so far reach
+	@$(need) clang && $(need) libfuzzer
+	@$(MAKE) CC=clang SAN=fuzzer-no-link run-fuzz-coverage
+
+.PHONY: run-fuzz-coverage
+run-fuzz-coverage:
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(FUZZERS:%=$(BUILD)/fuzz_%))
+	@for name in $(FUZZERS); do \
+	  mkdir -p build/fuzz/$$name/corpus && $(BUILD)/fuzz_$$name -runs=0 -print_coverage=1 build/fuzz/$$name/corpus \
+	    spec/fuzz_seeds/$$name 2>&1; \
+	done | awk -f .build/fuzz-coverage.awk
 
 docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack/meta/core.lua
 	@$(need) ldoc $(LUA_NAME)

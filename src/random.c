@@ -111,8 +111,14 @@ void nst_random_fill(nst_random *random, void *to, size_t length) {
 }
 
 uint32_t nst_random_u32(nst_random *random) {
-  uint8_t b[4];
-  nst_random_fill(random, b, sizeof b);
+  uint8_t taken[4];
+  const uint8_t *b = taken;
+  if (random->used + 4 <= sizeof random->bytes && (random->seeded || random->generation == process_generation)) {
+    b = random->bytes + random->used;
+    random->used += 4;
+  } else {
+    nst_random_fill(random, taken, sizeof taken);
+  }
   return (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
 }
 
