@@ -187,7 +187,8 @@ for _, family in ipairs(helper.families) do
 
     spec("says nothing of an error's pieces, or of what was for a group (RFC 1122 3.2.2, RFC 4443 §2.4(e))",
       function(feed, _, stack, far)
-        local error = (ipv6 and "\1\0" or "\3\1") .. ("\0"):rep(6) .. packets.udp(family.a, 7, family.b, 4000, text(1000))
+        local quoted = packets.udp(family.a, 7, family.b, 4000, text(1000))
+        local error = (ipv6 and "\1\0" or "\3\1") .. ("\0"):rep(6) .. quoted
         feed { (piece(error, 0, 800, true, { protocol = ipv6 and 58 or 1 })) }
         local group = packets.bytes(ipv6 and "ff02::1" or "224.0.0.1")
         local packet = piece(datagram(text(3000)), 0, 1000, true)
