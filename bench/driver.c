@@ -16,10 +16,8 @@
 
 #include "lwip/init.h"
 #include "lwip/ip.h"
-#include "lwip/memp.h"
 #include "lwip/netif.h"
 #include "lwip/pbuf.h"
-#include "lwip/priv/raw_priv.h"
 #include "lwip/priv/tcp_priv.h"
 #include "lwip/udp.h"
 
@@ -63,20 +61,6 @@ static u32_t random_state = 2463534242u;
 
 /* ---- What lwIP's object wants from src/ ---- */
 
-void __wrap_udp_input(struct pbuf *p, struct netif *inp);
-void __wrap_tcp_input(struct pbuf *p, struct netif *interface);
-void __wrap_udp_input(struct pbuf *p, struct netif *interface);
-raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *interface);
-void *__wrap_memp_malloc(memp_t type);
-void __wrap_memp_free(memp_t type, void *element);
-
-void __wrap_udp_input(struct pbuf *p, struct netif *inp);
-void __wrap_tcp_input(struct pbuf *p, struct netif *interface) { tcp_input(p, interface); }
-void __wrap_udp_input(struct pbuf *p, struct netif *interface) { udp_input(p, interface); }
-raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *interface) { return raw_input(p, interface); }
-void *__wrap_memp_malloc(memp_t type) { return memp_malloc(type); }
-void __wrap_memp_free(memp_t type, void *element) { memp_free(type, element); }
-
 void *nst_lwip_malloc(size_t size) { return malloc(size); }
 void *nst_lwip_calloc(size_t count, size_t size) { return calloc(count, size); }
 void nst_lwip_free(void *p) { free(p); }
@@ -100,6 +84,18 @@ struct netif *nst_route4(const ip4_addr_t *source, const ip4_addr_t *destination
 struct netif *nst_route6(const ip6_addr_t *source, const ip6_addr_t *destination) {
   (void)source, (void)destination;
   return &running->netif;
+}
+
+int nst_may_forward(void) { return 0; }
+
+signed char nst_tcp_check(struct tcp_pcb *pcb, struct tcp_hdr *header, uint16_t options_length, struct pbuf *p) {
+  (void)pcb, (void)header, (void)options_length, (void)p;
+  return ERR_OK;
+}
+
+uint16_t nst_tcp_out_of_order_at_most(const struct tcp_pcb *pcb) {
+  (void)pcb;
+  return 0xffff;
 }
 
 void nst_lwip_assertion(const char *message, const char *file, int line) {
