@@ -180,7 +180,7 @@ unguarded:
 
 run-bench: all
 	@$(need) socket
-	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),build/bench/driver)
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),build/bench/driver build/bench/guard)
 	$(environment) $(LUA) bench/run.lua
 
 dist: ## release archive and build/dist/netstack-<version>-1.src.rock, both with lwIP inside
@@ -310,10 +310,17 @@ $(BUILD)/fuzz_%: $(BUILD)/spec/fuzz_%.o $(core_objects) $(LWIP_O) $(BUILD)/objec
 	$(call say,LD,$@)
 	$(quiet)$(link) -fsanitize=fuzzer $< $(filter-out %/binding.o $(BUILD)/src/lua_%,$(core_objects)) $(LWIP_O) -lm -o $@
 
+# lwIP alone: what the core looks at goes straight on to lwIP's own.
 build/bench/driver: $(BUILD)/bench/driver.o $(LWIP_O)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(quiet)$(link) $^ -o $@
+	$(quiet)$(link) $^ $(foreach name,$(wrapped),-Wl,--defsym=__wrap_$(name)=$(name)) -o $@
+
+# What the guard takes for a packet.
+build/bench/guard: $(BUILD)/bench/guard.o $(filter-out %/binding.o $(BUILD)/src/lua_%,$(core_objects)) $(LWIP_O)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(quiet)$(link) $^ -lm -o $@
 
 -include $(shell find $(BUILD) $(LWIP_BUILD) -name '*.d' 2>/dev/null)
 endif

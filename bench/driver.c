@@ -14,15 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lwip/icmp.h"
-#include "lwip/icmp6.h"
 #include "lwip/init.h"
 #include "lwip/ip.h"
-#include "lwip/memp.h"
-#include "lwip/nd6.h"
 #include "lwip/netif.h"
 #include "lwip/pbuf.h"
-#include "lwip/priv/raw_priv.h"
 #include "lwip/priv/tcp_priv.h"
 #include "lwip/udp.h"
 
@@ -66,49 +61,6 @@ static u32_t random_state = 2463534242u;
 
 /* ---- What lwIP's object wants from src/ ---- */
 
-void __wrap_tcp_input(struct pbuf *p, struct netif *interface);
-void __wrap_tcp_rst_netif(struct netif *interface, u32_t seqno, u32_t ackno, const ip_addr_t *local,
-                          const ip_addr_t *remote, u16_t local_port, u16_t remote_port);
-void __wrap_udp_input(struct pbuf *p, struct netif *interface);
-raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *interface);
-u16_t __wrap_nd6_get_destination_mtu(const ip6_addr_t *host, struct netif *interface);
-void __wrap_icmp_dest_unreach(struct pbuf *p, enum icmp_dur_type code);
-void __wrap_icmp_time_exceeded(struct pbuf *p, enum icmp_te_type code);
-void __wrap_icmp6_dest_unreach(struct pbuf *p, enum icmp6_dur_code code);
-void __wrap_icmp6_packet_too_big(struct pbuf *p, u32_t mtu);
-void __wrap_icmp6_time_exceeded(struct pbuf *p, enum icmp6_te_code code);
-void __wrap_icmp6_param_problem(struct pbuf *p, enum icmp6_pp_code code, const void *pointer);
-
-void __wrap_tcp_input(struct pbuf *p, struct netif *interface) { tcp_input(p, interface); }
-void __wrap_tcp_rst_netif(struct netif *interface, u32_t seqno, u32_t ackno, const ip_addr_t *local,
-                          const ip_addr_t *remote, u16_t local_port, u16_t remote_port) {
-  tcp_rst_netif(interface, seqno, ackno, local, remote, local_port, remote_port);
-}
-void __wrap_udp_input(struct pbuf *p, struct netif *interface) { udp_input(p, interface); }
-raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *interface) { return raw_input(p, interface); }
-u16_t __wrap_nd6_get_destination_mtu(const ip6_addr_t *host, struct netif *interface) {
-  return nd6_get_destination_mtu(host, interface);
-}
-void __wrap_icmp_dest_unreach(struct pbuf *p, enum icmp_dur_type code) { icmp_dest_unreach(p, code); }
-void __wrap_icmp_time_exceeded(struct pbuf *p, enum icmp_te_type code) { icmp_time_exceeded(p, code); }
-void __wrap_icmp6_dest_unreach(struct pbuf *p, enum icmp6_dur_code code) { icmp6_dest_unreach(p, code); }
-void __wrap_icmp6_packet_too_big(struct pbuf *p, u32_t mtu) { icmp6_packet_too_big(p, mtu); }
-void __wrap_icmp6_time_exceeded(struct pbuf *p, enum icmp6_te_code code) { icmp6_time_exceeded(p, code); }
-void __wrap_icmp6_param_problem(struct pbuf *p, enum icmp6_pp_code code, const void *pointer) {
-  icmp6_param_problem(p, code, pointer);
-}
-
-/* Nothing is guarded here. */
-signed char nst_tcp_check(struct tcp_pcb *pcb, struct tcp_hdr *header, uint16_t options_length, struct pbuf *p) {
-  (void)pcb, (void)header, (void)options_length, (void)p;
-  return ERR_OK;
-}
-uint16_t nst_tcp_out_of_order_at_most(const struct tcp_pcb *pcb) {
-  (void)pcb;
-  return 0xffff;
-}
-int nst_may_forward(void) { return 0; }
-
 void *nst_lwip_malloc(size_t size) { return malloc(size); }
 void *nst_lwip_calloc(size_t count, size_t size) { return calloc(count, size); }
 void nst_lwip_free(void *p) { free(p); }
@@ -132,6 +84,18 @@ struct netif *nst_route4(const ip4_addr_t *source, const ip4_addr_t *destination
 struct netif *nst_route6(const ip6_addr_t *source, const ip6_addr_t *destination) {
   (void)source, (void)destination;
   return &running->netif;
+}
+
+int nst_may_forward(void) { return 0; }
+
+signed char nst_tcp_check(struct tcp_pcb *pcb, struct tcp_hdr *header, uint16_t options_length, struct pbuf *p) {
+  (void)pcb, (void)header, (void)options_length, (void)p;
+  return ERR_OK;
+}
+
+uint16_t nst_tcp_out_of_order_at_most(const struct tcp_pcb *pcb) {
+  (void)pcb;
+  return 0xffff;
 }
 
 void nst_lwip_assertion(const char *message, const char *file, int line) {

@@ -15,6 +15,7 @@ local settings = {
   build_luajit = "build/luajit",
   build_unguarded = "build/luajit/unguarded", -- without the guard and its like, to see what they cost
   driver = "build/bench/driver",
+  guard = "build/bench/guard", -- the guard by itself
   limit = "30", -- seconds after which a measurement that hangs is stopped
 }
 
@@ -64,6 +65,15 @@ local columns = {
   {key = "memcpy", title = "memcpy", command = on_driver},
 }
 
+-- What stands in a packet, and the guard's time for it.
+local looks = {
+  {name = "ipv4_tcp", title = "an IPv4 segment"}, {name = "ipv6_tcp", title = "an IPv6 segment"},
+  {name = "ipv4_options", title = "40 options"}, {name = "ipv6_chain", title = "16 headers"},
+}
+local guard = {key = "guard", title = "the guard", command = function()
+  return ("timeout %s '%s' 0.2"):format(settings.limit, in_tree(settings.guard))
+end}
+
 -- `luasocket`: it has this row too; `guard`: it is measured without the guard, too; `memcpy`: the row of the driver
 -- that tells what copying as much costs once;
 -- `with`: the value comes out of that row's run.
@@ -105,6 +115,7 @@ end
 -- values[column][row]: a list of numbers. failures: why there is none, in the order of their first appearance.
 local values, failures = {}, {}
 for _, column in ipairs(columns) do values[column.key] = {} end
+values.guard = {}
 
 local function fail(column, row, why)
   column.failed = column.failed or {}
@@ -157,6 +168,7 @@ for round = 1, tonumber(settings.runs) do
       end
     end
   end
+  run(guard, "guard", "guard")
 end
 
 -- ---- The table ----
@@ -226,6 +238,10 @@ for _, row in ipairs(rows) do
     print(("  %-20s %11s %s with, %s without: %s"):format(row.title, with_commas(with), row.unit, with_commas(without),
       show_ratio(with / without)))
   end
+end
+for _, packet in ipairs(looks) do
+  local value = value_of("guard", packet)
+  if value then print(("  %-20s %11.1f ns in the guard"):format(packet.title, value)) end
 end
 
 print("\nExpected of the better of the two Luas:")

@@ -29,6 +29,7 @@ local function said(packet)
   assert.equal(58, p.protocol)
   local kind, code = p.payload:byte(1, 2)
   if kind == 129 then return "echo" end
+  assert.equal(packet:sub(1, 1232), p.payload:sub(9)) -- as much of it as fits (RFC 4443 §2.4(c)), from its first byte
   return ("%d/%d at %d"):format(kind, code, packets.get16(p.payload, 7))
 end
 
@@ -63,6 +64,19 @@ describe("IPv6 headers", function()
     end
   end)
 
+  it("are not told of in answer to an error, or to a group but for an option (RFC 4443 §2.4(e))", function()
+    local error = packets.icmp(PEER, OWN, 1, 0, "\0\0\0\0" .. ("x"):rep(48)):sub(41)
+    local unknown, route = options(60, "\158\0"), { 43, "\2\0\1" .. ("\0"):rep(20) }
+    assert.equal("4/2 at 42", said(chain({ unknown }, 58, echo)))
+    assert.is_nil(said(chain({ unknown }, 58, error)))
+    assert.is_nil(said(chain({ unknown, { 44, "\0\0\0\0\0\0\9" } }, 58, error)))
+    local function to_group(packet) return packet:sub(1, 24) .. packets.bytes("ff02::1") .. packet:sub(41) end
+    assert.equal("4/2 at 42", said(to_group(chain({ unknown }, 58, echo))))
+    assert.is_nil(said(to_group(chain({ options(60, "\222\0") }, 58, echo))))
+    assert.equal("4/0 at 42", said(chain({ route }, 58, echo)))
+    assert.is_nil(said(to_group(chain({ route }, 58, echo))))
+  end)
+
   it("that nobody knows are told of (RFC 8200 §4)", function()
     assert.equal("4/1 at 6", said(packets.ipv6(PEER, OWN, 200, "12345678")))
     assert.equal("4/1 at 40", said(chain({ options(60, "\1\0") }, 200, "12345678")))
@@ -82,14 +96,21 @@ end)
 describe("IPv4 options", function()
   local ping = packets.icmp("10.0.0.2", "10.0.0.1", 8, 0, "\0\1\0\1")
 
+  -- How many answers a ping with these options gets; each has them too, and the checksums hold.
   local function with(list)
     list = list .. ("\0"):rep(-#list % 4)
-    local stack, far = netstack.piped()
-    local length = #ping + #list
-    assert(far:send(char(0x45 + #list / 4) .. ping:sub(2, 2) .. packets.u16(length) .. ping:sub(5, 20) .. list ..
-      ping:sub(21)))
+    local stack = netstack.new()
+    local near, far = netstack.pipe { checksum = true }
+    stack:attach(near, { addresses = { "10.0.0.1/24" } })
+    local header = char(0x45 + #list / 4) .. ping:sub(2, 2) .. packets.u16(#ping + #list) .. ping:sub(5, 10)
+    local sum = packets.checksum(header .. "\0\0" .. ping:sub(13, 20) .. list)
+    assert(far:send(header .. packets.u16(sum) .. ping:sub(13, 20) .. list .. ping:sub(21)))
     stack:poll(0)
     local answers = packets.drain(far)
+    for _, answer in ipairs(answers) do
+      assert.equal(0, packets.checksum(answer:sub(1, 20 + #list)))
+      assert.equal(0, packets.checksum(answer:sub(21 + #list)))
+    end
     packets.leaves_nothing(stack)
     return #answers
   end

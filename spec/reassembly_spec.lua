@@ -77,8 +77,16 @@ for _, family in ipairs(helper.families) do
     end)
 
     spec("takes pieces of eight bytes", function(feed, got)
-      local data = text(1992)
-      feed(pieces(datagram(data), 8))
+      local data = text(16000)
+      local list = pieces(datagram(data), 8)
+      feed(list)
+      assert.is_true(got() == data)
+      local random = helper.random(1)
+      for i = #list, 2, -1 do
+        local j = random(i) + 1
+        list[i], list[j] = list[j], list[i]
+      end
+      feed(list)
       assert.is_true(got() == data)
     end)
 
@@ -171,10 +179,42 @@ for _, family in ipairs(helper.families) do
         assert.same(ipv6 and { 58, 3, 1 } or { 1, 11, 1 }, { p.protocol, p.payload:byte(1, 2) })
         assert.equal(list[1]:sub(1, 28), p.payload:sub(9, 36))
         assert.equal(0, stack:stats().reassembly.datagrams)
+        assert.equal(3, stack:stats()[ipv6 and "ip6_frag" or "ip_frag"].dropped)
         feed { list[3] }
         assert.is_nil(got())
         assert.equal(2, stack:stats().reassembly.timeouts)
       end)
+
+    spec("says nothing of an error's pieces, or of what was for a group (RFC 1122 3.2.2, RFC 4443 §2.4(e))",
+      function(feed, _, stack, far)
+        local quoted = packets.udp(family.a, 7, family.b, 4000, text(1000))
+        local error = (ipv6 and "\1\0" or "\3\1") .. ("\0"):rep(6) .. quoted
+        feed { (piece(error, 0, 800, true, { protocol = ipv6 and 58 or 1 })) }
+        local group = packets.bytes(ipv6 and "ff02::1" or "224.0.0.1")
+        local packet = piece(datagram(text(3000)), 0, 1000, true)
+        local at = ipv6 and 24 or 16
+        feed { packet:sub(1, at) .. group .. packet:sub(at + #group + 1) }
+        assert.equal(2, stack:stats().reassembly.datagrams)
+        sleep(61)
+        assert.equal(2, stack:stats().reassembly.timeouts)
+        assert.is_nil(far:receive())
+      end)
+
+    spec("tells the trace what became of each piece", function(feed, _, stack)
+      local causes = {}
+      stack:trace(function(event)
+        if event.type == "drop" then causes[#causes + 1] = event.cause .. " " .. #event.packet end
+      end)
+      local whole = datagram(text(3000))
+      local list = pieces(whole, 1000)
+      local header = ipv6 and 48 or 20
+      feed { list[1], list[2], list[2] }
+      feed(pieces(whole, 1000, { id = 5 }))
+      assert.same({ ("fragment came twice %d"):format(1000 + header) }, causes)
+      sleep(61)
+      local late = ("other fragments did not come in time %d"):format(1000 + header)
+      assert.same({ causes[1], late, late }, causes)
+    end)
 
     spec("has nothing to wait for when nothing is incomplete", function(feed, _, stack)
       feed(pieces(datagram(text(3000)), 1000))
@@ -236,6 +276,28 @@ for _, family in ipairs(helper.families) do
       assert.is_true(got() == honest)
     end)
 
+    spec("bounds how many datagrams one source may leave, at its own cost #guarded", function(feed, got, stack)
+      local honest = text(3000)
+      local list = pieces(datagram(honest), 1000)
+      feed { list[1], list[2] }
+      for i = 1, 3000 do feed { (piece(("x"):rep(88), 80, 8, true, { id = 1000 + i, source = family.nobody })) } end
+      assert.equal(129, stack:stats().reassembly.datagrams)
+      assert.equal(3000 - 128, stack:stats().reassembly.limited)
+      feed { list[3], list[4] }
+      assert.is_true(got() == honest)
+    end)
+
+    spec("evicts nothing for a piece of what is there already", function(feed, got, stack)
+      local honest = text(3000)
+      local list = pieces(datagram(honest), 1000)
+      feed { list[1] } -- the oldest
+      for i = 1, 1023 do feed { (piece(("x"):rep(88), 80, 8, true, { source = host(i) })) } end
+      assert.equal(1024, stack:stats().reassembly.datagrams)
+      feed { list[3], list[2], list[3], list[4] }
+      assert.is_true(got() == honest)
+      assert.equal(0, stack:stats().reassembly.limited)
+    end)
+
     spec("bounds what all may leave, a connection and others' datagrams go on #guarded", function(feed, got, stack, far)
       local listener = stack:bind("*", 80)
       local peer = helper.peer(far, family, 999)
@@ -291,6 +353,34 @@ for _, family in ipairs(helper.families) do
       assert.is_true(again < 5, again)
       assert.same(list, ids(1))
       assert.is_not.same(list, ids(2))
+    end)
+
+    it("leaves the ids alone that a raw socket's user chose", function()
+      run(function()
+        local stack, far = helper.piped { seed = 1 }
+        local raw = stack:raw(ipv6 and "ipv6" or "ipv4", UDP)
+        for _, offset in ipairs { 0, 80 } do
+          local data = text(80)
+          local packet = ipv6 and packets.fragment6(family.a, family.b, UDP, 7, offset, true, data) or
+            packets.ipv4(family.a, family.b, UDP, data, { id = 7, fragment = 0x2000 + offset / 8 })
+          raw:send(packet)
+          sleep(0.001)
+          assert.equal(packet, far:receive())
+        end
+        local ids, seen = {}, {}
+        for i = 1, 4 do -- what it leaves to us is random
+          raw:send(packets.ip(family.a, family.b, UDP, text(2000)))
+          sleep(0.001)
+          for _, packet in ipairs(packets.drain(far)) do
+            local id = packet:sub(ipv6 and 45 or 5, ipv6 and 48 or 6)
+            ids[i] = ids[i] or id
+            assert.equal(ids[i], id)
+          end
+          assert.is_nil(seen[ids[i]])
+          seen[ids[i]] = true
+        end
+        raw:close()
+      end)
     end)
 
     it("brings what one stack cut together at another", function()

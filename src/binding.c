@@ -294,6 +294,8 @@ static void push_event(lua_State *L, const nst_stack *stack, const nst_event *ev
   if (event->interface[0]) {
     lua_pushstring(L, event->interface);
     lua_setfield(L, -2, "interface");
+  }
+  if (event->type == NST_EVENT_IN || event->type == NST_EVENT_OUT || event->type == NST_EVENT_DROP) {
     lua_pushlstring(L, event->data, event->length);
     lua_setfield(L, -2, "packet");
   }

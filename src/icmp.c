@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "chain.h"
 #include "path_mtu.h"
 #include "tcp.h"
 #include "udp.h"
@@ -11,7 +12,7 @@
 #include "lwip/inet_chksum.h"
 #include "lwip/ip.h"
 
-enum { TCP = 6, UDP = 17, FRAGMENT = 44 };
+enum { TCP = 6, UDP = 17, ICMP6 = 58 };
 
 /* What an error says of the packet that it quotes. */
 typedef struct report {
@@ -77,7 +78,7 @@ static bool read6(const uint8_t *packet, size_t length, report *r) {
   r->mtu = (uint16_t)(mtu < 0xffff ? mtu : 0xffff);
   r->protocol = quoted[6];
   r->quoted = quoted + 40;
-  if (r->protocol == FRAGMENT) { /* our own doing, with a datagram that was too long */
+  if (r->protocol == NST_FRAGMENT) { /* our own doing, with a datagram that was too long */
     if (have < 40 + 8 + 8 || (u16_at(r->quoted + 2) & 0xfff8) != 0) return false;
     r->protocol = r->quoted[0];
     r->quoted += 8;
@@ -140,7 +141,7 @@ void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input)
 #define ERRORS_PER_SECOND 1000
 
 /* Each error that is sent takes its share of time; up to so many are lent. */
-bool nst_icmp_may_send(nst_stack *stack) {
+static bool within_rate(nst_stack *stack) {
   nst_time each = NST_SECOND / ERRORS_PER_SECOND;
   if (stack->icmp_paid_until < stack->now) stack->icmp_paid_until = stack->now;
   if (NST_GUARDED && stack->icmp_paid_until - stack->now > each * (ERRORS_AT_ONCE - 1)) {
@@ -149,6 +150,28 @@ bool nst_icmp_may_send(nst_stack *stack) {
   }
   stack->icmp_paid_until += each;
   return true;
+}
+
+static bool is_error4(const uint8_t *packet, size_t length) {
+  size_t header = (packet[0] & 15u) * 4u;
+  uint8_t type;
+  if (packet[9] != 1 || length <= header) return false;
+  type = packet[header];
+  return type == ICMP_DUR || type == ICMP_SQ || type == ICMP_RD || type == ICMP_TE || type == ICMP_PP;
+}
+
+static bool is_error6(const uint8_t *packet, size_t length) {
+  size_t at = 40;
+  return nst_chain_walk(packet, &at, length, packet[6], true) == ICMP6 && at < length &&
+         (packet[at] < 128 || packet[at] == ICMP6_TYPE_RD);
+}
+
+/* RFC 1122 3.2.2, RFC 4443 §2.4(e): never in answer to an error, and hardly ever to what came to many. */
+bool nst_icmp_may_answer(nst_stack *stack, const uint8_t *packet, size_t length, bool to_groups) {
+  bool ipv6 = packet[0] >> 4 == 6;
+  if ((ipv6 ? is_error6 : is_error4)(packet, length)) return false;
+  if (!to_groups && (ipv6 ? packet[24] == 0xff : packet[16] >> 4 == 0xe)) return false;
+  return within_rate(stack);
 }
 
 void nst_icmp_tell_ourselves(nst_interface *interface, const nst_packet *packet) {
@@ -164,7 +187,7 @@ void nst_icmp_tell_ourselves(nst_interface *interface, const nst_packet *packet)
   IP_SET_TYPE_VAL(from, ipv6 ? IPADDR_TYPE_V6 : IPADDR_TYPE_V4);
   memcpy(ipv6 ? (void *)ip_2_ip6(&from)->addr : &ip_2_ip4(&from)->addr, quoted + (ipv6 ? 8 : 12), ipv6 ? 16 : 4);
   if (ipv6) ip6_addr_assign_zone(ip_2_ip6(&from), IP6_UNICAST, &interface->netifs[0]);
-  if (!nst_stack_has_address(stack, &from) || !nst_icmp_may_send(stack)) return;
+  if (!nst_stack_has_address(stack, &from) || !nst_icmp_may_answer(stack, quoted, packet->length, false)) return;
   error = nst_packet_new(stack->hub, total);
   if (error == NULL) return;
   ip = error->data;
@@ -206,26 +229,34 @@ void __wrap_icmp6_packet_too_big(struct pbuf *p, u32_t mtu);
 void __wrap_icmp6_time_exceeded(struct pbuf *p, enum icmp6_te_code code);
 void __wrap_icmp6_param_problem(struct pbuf *p, enum icmp6_pp_code code, const void *pointer);
 
+static bool may_answer(const struct pbuf *p, bool to_groups) {
+  return nst_icmp_may_answer(nst_current(), p->payload, p->len, to_groups);
+}
+
 void __wrap_icmp_dest_unreach(struct pbuf *p, enum icmp_dur_type code) {
-  if (nst_icmp_may_send(nst_current())) icmp_dest_unreach(p, code);
+  if (may_answer(p, false)) icmp_dest_unreach(p, code);
 }
 
 void __wrap_icmp_time_exceeded(struct pbuf *p, enum icmp_te_type code) {
-  if (nst_icmp_may_send(nst_current())) icmp_time_exceeded(p, code);
+  if (may_answer(p, false)) icmp_time_exceeded(p, code);
 }
 
 void __wrap_icmp6_dest_unreach(struct pbuf *p, enum icmp6_dur_code code) {
-  if (nst_icmp_may_send(nst_current())) icmp6_dest_unreach(p, code);
+  if (may_answer(p, false)) icmp6_dest_unreach(p, code);
 }
 
 void __wrap_icmp6_packet_too_big(struct pbuf *p, u32_t mtu) {
-  if (nst_icmp_may_send(nst_current())) icmp6_packet_too_big(p, mtu);
+  if (may_answer(p, true)) icmp6_packet_too_big(p, mtu);
 }
 
 void __wrap_icmp6_time_exceeded(struct pbuf *p, enum icmp6_te_code code) {
-  if (nst_icmp_may_send(nst_current())) icmp6_time_exceeded(p, code);
+  if (may_answer(p, false)) icmp6_time_exceeded(p, code);
 }
 
+/* In the midst of a header chain lwIP has taken off what it has read of the packet, and would quote only the rest. */
 void __wrap_icmp6_param_problem(struct pbuf *p, enum icmp6_pp_code code, const void *pointer) {
-  if (nst_icmp_may_send(nst_current())) icmp6_param_problem(p, code, pointer);
+  size_t passed = (size_t)((const uint8_t *)p->payload - (const uint8_t *)ip6_current_header());
+  (void)pbuf_add_header_force(p, passed);
+  if (may_answer(p, code == ICMP6_PP_OPTION)) icmp6_param_problem(p, code, pointer);
+  (void)pbuf_remove_header(p, passed);
 }

@@ -7,8 +7,9 @@
 /* `p` starts with the IP header, in lwIP's input. Harmless for anything that is no ICMP error about what we sent. */
 void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input);
 
-/* Whether one more error may be sent now; counts it. */
-bool nst_icmp_may_send(nst_stack *stack);
+/* Whether an error may be sent now in answer to this packet; counts it. `to_groups`: one of those that are sent even in
+** answer to what came to a group. */
+bool nst_icmp_may_answer(nst_stack *stack, const uint8_t *packet, size_t length, bool to_groups);
 
 /* Inside the stack. The host that an own packet was for cannot be reached: what a router would say of it goes into our
 ** own queue, so that sockets learn it in the same way. */

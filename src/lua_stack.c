@@ -240,7 +240,8 @@ static int on_wake(lua_State *L) {
 /*** Sets what is called, after each poll, with each event.
 @function stack:trace
 @tparam function|nil fn fn(event): {time, stack, type = "command" | "in" | "out" | "drop" | "state", ...}; a command has
-`command`, a packet `interface` and `packet`, a drop `cause` too, a state `state` and the connection's addresses
+`command`, a packet `interface` and `packet`, a drop `cause` too (and no `interface` when the packet had waited), a state
+`state` and the connection's addresses
 @treturn integer|nil 1 */
 static int trace(lua_State *L) {
   nst_stack *stack = open_stack(L, "trace");

@@ -37,8 +37,10 @@ static void set_protocol(lua_State *L, const char *name, const struct stats_prot
 
 /*** Counters by protocol.
 @function stack:stats
-@treturn table counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; of a stack that an
-assertion of lwIP ended: {closed = true, cause} */
+@treturn table counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly:
+{datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions,
+limited}; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended:
+{closed = true, cause} */
 int nst_lua_stats(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "stats")->object;
   struct stats_ lwip;
@@ -96,7 +98,7 @@ int nst_lua_stats(lua_State *L) {
   set_number(L, "datagrams", stack->reassembly.datagrams.count);
   set_number(L, "bytes", stack->reassembly.bytes);
   set_number(L, "timeouts", stack->reassembly.counters.timeouts);
-  set_number(L, "contradictions", stack->reassembly.counters.overlaps);
+  set_number(L, "contradictions", stack->reassembly.counters.contradictions);
   set_number(L, "limited", stack->reassembly.counters.limited);
   lua_setfield(L, -2, "reassembly");
   lua_createtable(L, 0, 9);

@@ -50,8 +50,11 @@ static void stamp4(struct netif *netif, nst_packet *packet, bool uncut) {
   if (NST_GUARDED) IPH_ID_SET(&header, (u16_t)stack->datagram_id);
   if (uncut) IPH_OFFSET_SET(&header, PP_HTONS(IP_DF));
   IPH_CHKSUM_SET(&header, 0);
-  IF__NETIF_CHECKSUM_ENABLED(netif, NETIF_CHECKSUM_GEN_IP) IPH_CHKSUM_SET(&header, inet_chksum(&header, IP_HLEN));
   memcpy(packet->data, &header, sizeof header);
+  IF__NETIF_CHECKSUM_ENABLED(netif, NETIF_CHECKSUM_GEN_IP) {
+    uint16_t sum = inet_chksum(packet->data, IPH_HL_BYTES(&header)); /* the answer to a ping has the options of that */
+    memcpy(packet->data + 10, &sum, sizeof sum);
+  }
 }
 
 static void stamp6(nst_stack *stack, nst_packet *packet) {

@@ -3,57 +3,65 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chain.h"
 #include "icmp.h"
 #include "stack.h"
+#include "trace.h"
 
 #include "lwip/icmp.h"
 #include "lwip/icmp6.h"
 #include "lwip/inet_chksum.h"
-#include "lwip/prot/ip4.h"
 #include "lwip/stats.h"
 
 #define LIFETIME4 (15 * NST_SECOND) /* RFC 791 3.2 */
 #define LIFETIME6 (60 * NST_SECOND) /* RFC 8200 §4.5 */
 
-/* Bytes of memory that pieces may hold: of one source, whose own oldest datagram then goes, and of all. The smallest
-** pieces of an mtu of 68 that make up 65,535 bytes take half of a source's. */
+/*
+** What may wait: bytes of memory and datagrams, of one source and of all. A source that has more loses its own oldest;
+** with many sources, who may all be the same liar, the oldest of all goes, for the pieces of an honest datagram come
+** close together. The smallest pieces of an mtu of 68 that make up 65,535 bytes fit into a source's share.
+*/
 #define SOURCE_BYTES ((size_t)512 << 10)
+#define SOURCE_DATAGRAMS 128
 #define STACK_BYTES ((size_t)4 << 20)
-#define DATAGRAMS_AT_MOST 1024
+#define STACK_DATAGRAMS 1024
 
-enum { HOP_BY_HOP = 0, TCP = 6, UDP = 17, ROUTING = 43, FRAGMENT = 44, ICMP6 = 58, DESTINATION = 60 };
+static const char contradictory[] = "fragments contradict each other";
+static const char limited[] = "too many fragments wait";
+static const char late[] = "other fragments did not come in time";
+static const char no_memory[] = "no memory";
 
-/* Where a piece belongs. */
-typedef struct place {
+enum { TCP = 6, UDP = 17, ICMP6 = 58 };
+
+/* What the pieces of a datagram have in common. */
+typedef struct identity {
   ip_addr_t source, destination;
   uint32_t id;
   uint8_t protocol; /* of IPv4, where ids are told apart by it */
-  size_t at;        /* of the data (IPv4), of the fragment header (IPv6) */
-  size_t data;      /* where the data begins */
-  size_t offset, length;
+} identity;
+
+typedef struct piece {
+  nst_packet *packet;
+  uint16_t offset, length; /* of its bytes in the datagram */
+  uint16_t data;           /* where they begin in the packet */
   bool more;
-} place;
+} piece;
 
 typedef struct source {
   nst_node node;
   ip_addr_t host;
   nst_link datagrams; /* datagram.sibling: oldest first */
-  size_t bytes;
+  size_t count, bytes;
 } source;
-
-typedef struct piece {
-  nst_link link; /* in datagram->pieces, by offset */
-  nst_packet *packet;
-  place where;
-} piece;
 
 typedef struct datagram {
   nst_node node;
   nst_link age, sibling;
   nst_timer timer;
   source *from;
-  place where;       /* of any piece: what they have in common */
-  nst_link pieces;
+  identity identity;
+  piece *pieces;     /* by offset: a search among thousands takes no longer than one among few */
+  size_t count, capacity;
   size_t received;   /* bytes of data */
   size_t total;      /* 0 until the last piece has come */
   size_t bytes;      /* of memory */
@@ -73,16 +81,11 @@ static void put16(uint8_t *to, size_t value) {
   to[1] = (uint8_t)value;
 }
 
-/* The first fragment header of an IPv6 packet; 0: none, or none that can be read. */
+/* The first fragment header of an IPv6 packet; 0: none. */
 static size_t find_fragment_header(const uint8_t *packet, size_t length) {
   size_t at = 40;
-  unsigned next;
-  if (length < 40) return 0;
-  for (next = packet[6]; at + 8 <= length; next = packet[at], at += (packet[at + 1] + 1u) * 8u) {
-    if (next == FRAGMENT) return at;
-    if (next != HOP_BY_HOP && next != ROUTING && next != DESTINATION) return 0;
-  }
-  return 0;
+  if (length < 40 || nst_chain_walk(packet, &at, length, packet[6], false) != NST_FRAGMENT) return 0;
+  return at + 8 <= length ? at : 0;
 }
 
 bool nst_is_fragment(const uint8_t *packet, size_t length) {
@@ -92,253 +95,266 @@ bool nst_is_fragment(const uint8_t *packet, size_t length) {
   return at > 0 && (u16_at(packet + at + 2) & 0xfff9) != 0;
 }
 
-/* false: not a piece of anything. */
-static bool locate(const nst_interface *interface, const nst_packet *packet, place *where) {
+static bool locate4(nst_packet *packet, identity *whose, piece *where) {
   const uint8_t *bytes = packet->data;
+  size_t header = (bytes[0] & 15u) * 4u, total = u16_at(bytes + 2);
+  if (header < 20 || total < header || total > packet->length) return false;
+  IP_SET_TYPE_VAL(whose->source, IPADDR_TYPE_V4);
+  IP_SET_TYPE_VAL(whose->destination, IPADDR_TYPE_V4);
+  memcpy(&ip_2_ip4(&whose->source)->addr, bytes + 12, 4);
+  memcpy(&ip_2_ip4(&whose->destination)->addr, bytes + 16, 4);
+  whose->id = u16_at(bytes + 4);
+  whose->protocol = bytes[9];
+  where->data = (uint16_t)header;
+  where->offset = (uint16_t)((u16_at(bytes + 6) & 0x1fff) * 8u);
+  where->length = (uint16_t)(total - header);
+  where->more = (bytes[6] & 0x20) != 0;
+  return where->length > 0 && header + where->offset + where->length <= 65535;
+}
+
+static bool locate6(const nst_interface *interface, nst_packet *packet, identity *whose, piece *where) {
+  const uint8_t *bytes = packet->data;
+  size_t at = find_fragment_header(bytes, packet->length), end = 40 + u16_at(bytes + 4);
+  if (at == 0 || end > packet->length || end < at + 8) return false;
+  IP_SET_TYPE_VAL(whose->source, IPADDR_TYPE_V6);
+  IP_SET_TYPE_VAL(whose->destination, IPADDR_TYPE_V6);
+  memcpy(ip_2_ip6(&whose->source)->addr, bytes + 8, 16);
+  memcpy(ip_2_ip6(&whose->destination)->addr, bytes + 24, 16);
+  ip6_addr_assign_zone(ip_2_ip6(&whose->source), IP6_UNICAST, &interface->netifs[0]);
+  ip6_addr_assign_zone(ip_2_ip6(&whose->destination), IP6_UNKNOWN, &interface->netifs[0]);
+  whose->id = u32_at(bytes + at + 4);
+  where->data = (uint16_t)(at + 8);
+  where->offset = (uint16_t)(u16_at(bytes + at + 2) & 0xfff8);
+  where->length = (uint16_t)(end - at - 8);
+  where->more = (bytes[at + 3] & 1) != 0;
+  return where->length > 0 && at + where->offset + where->length <= 65535;
+}
+
+/* false: not a piece of anything. */
+static bool locate(const nst_interface *interface, nst_packet *packet, identity *whose, piece *where) {
+  memset(whose, 0, sizeof *whose);
   memset(where, 0, sizeof *where);
-  if (bytes[0] >> 4 == 4) {
-    size_t header = (bytes[0] & 15u) * 4u, total = u16_at(bytes + 2);
-    if (header < 20 || total < header || total > packet->length) return false;
-    IP_SET_TYPE_VAL(where->source, IPADDR_TYPE_V4);
-    IP_SET_TYPE_VAL(where->destination, IPADDR_TYPE_V4);
-    memcpy(&ip_2_ip4(&where->source)->addr, bytes + 12, 4);
-    memcpy(&ip_2_ip4(&where->destination)->addr, bytes + 16, 4);
-    where->id = u16_at(bytes + 4);
-    where->protocol = bytes[9];
-    where->at = where->data = header;
-    where->offset = (u16_at(bytes + 6) & 0x1fff) * 8u;
-    where->more = (bytes[6] & 0x20) != 0;
-    where->length = total - header;
-  } else {
-    size_t at = find_fragment_header(bytes, packet->length), end = 40 + u16_at(bytes + 4);
-    if (at == 0 || end > packet->length || end < at + 8) return false;
-    IP_SET_TYPE_VAL(where->source, IPADDR_TYPE_V6);
-    IP_SET_TYPE_VAL(where->destination, IPADDR_TYPE_V6);
-    memcpy(ip_2_ip6(&where->source)->addr, bytes + 8, 16);
-    memcpy(ip_2_ip6(&where->destination)->addr, bytes + 24, 16);
-    ip6_addr_assign_zone(ip_2_ip6(&where->source), IP6_UNICAST, &interface->netifs[0]);
-    ip6_addr_assign_zone(ip_2_ip6(&where->destination), IP6_UNKNOWN, &interface->netifs[0]);
-    where->id = u32_at(bytes + at + 4);
-    where->at = at;
-    where->data = at + 8;
-    where->offset = u16_at(bytes + at + 2) & 0xfff8;
-    where->more = (bytes[at + 3] & 1) != 0;
-    where->length = end - at - 8;
-  }
-  return where->length > 0 && where->at + where->offset + where->length <= 65535;
+  where->packet = packet;
+  return packet->data[0] >> 4 == 4 ? locate4(packet, whose, where) : locate6(interface, packet, whose, where);
 }
 
 /* ---- tables ---- */
 
-static uint64_t hash_of(const nst_stack *stack, const place *where, bool source_only) {
-  uint8_t key[38];
-  size_t length = IP_IS_V6(&where->source) ? 16 : 4;
-  memcpy(key, IP_IS_V6(&where->source) ? (const void *)ip_2_ip6(&where->source) : ip_2_ip4(&where->source), length);
-  if (!source_only) {
-    memcpy(key + length, IP_IS_V6(&where->source) ? (const void *)ip_2_ip6(&where->destination)
-                                                  : ip_2_ip4(&where->destination), length);
-    length *= 2;
-    memcpy(key + length, &where->id, 4);
-    key[length + 4] = where->protocol;
-    length += 5;
-  }
-  return nst_siphash(stack->secret, key, length);
+static size_t put_address(uint8_t *to, const ip_addr_t *address) {
+  size_t length = IP_IS_V6(address) ? 16 : 4;
+  memcpy(to, IP_IS_V6(address) ? (const void *)ip_2_ip6(address) : (const void *)ip_2_ip4(address), length);
+  return length;
 }
 
-static bool same(const place *a, const place *b) {
+static uint64_t hash_of(const nst_stack *stack, const identity *whose) {
+  uint8_t key[37];
+  size_t length = put_address(key, &whose->source);
+  length += put_address(key + length, &whose->destination);
+  memcpy(key + length, &whose->id, 4);
+  key[length + 4] = whose->protocol;
+  return nst_siphash(stack->secret, key, length + 5);
+}
+
+static bool same(const identity *a, const identity *b) {
   return a->id == b->id && a->protocol == b->protocol && ip_addr_eq(&a->source, &b->source) &&
          ip_addr_eq(&a->destination, &b->destination);
 }
 
-static datagram *find(nst_stack *stack, const place *where, uint64_t hash) {
+static datagram *find(const nst_stack *stack, const identity *whose, uint64_t hash) {
   nst_node *node;
   for (node = nst_table_bucket(&stack->reassembly.datagrams, hash); node; node = node->next) {
     datagram *d = nst_holder(node, datagram, node);
-    if (node->hash == hash && same(&d->where, where)) return d;
+    if (node->hash == hash && same(&d->identity, whose)) return d;
   }
   return NULL;
 }
 
-static source *find_source(nst_stack *stack, const place *where, uint64_t hash) {
+/* Found or made; NULL: no memory. */
+static source *source_of(nst_stack *stack, const ip_addr_t *host) {
+  uint8_t key[16];
+  uint64_t hash = nst_siphash(stack->secret, key, put_address(key, host));
   nst_node *node;
+  source *s;
   for (node = nst_table_bucket(&stack->reassembly.sources, hash); node; node = node->next) {
-    source *s = nst_holder(node, source, node);
-    if (node->hash == hash && ip_addr_eq(&s->host, &where->source)) return s;
+    s = nst_holder(node, source, node);
+    if (node->hash == hash && ip_addr_eq(&s->host, host)) return s;
   }
-  return NULL;
-}
-
-/* NULL: no memory. */
-static source *source_of(nst_stack *stack, const place *where) {
-  uint64_t hash = hash_of(stack, where, true);
-  source *s = find_source(stack, where, hash);
-  if (s) return s;
   s = calloc(1, sizeof *s);
   if (s == NULL) return NULL;
-  s->host = where->source;
+  s->host = *host;
   nst_list_init(&s->datagrams);
-  if (!nst_table_insert(&stack->reassembly.sources, &s->node, hash)) {
-    free(s);
-    return NULL;
-  }
-  return s;
+  if (nst_table_insert(&stack->reassembly.sources, &s->node, hash)) return s;
+  free(s);
+  return NULL;
 }
 
-static void account(nst_reassembly *all, datagram *d, size_t bytes, bool more) {
-  if (more) {
-    d->bytes += bytes;
-    d->from->bytes += bytes;
-    all->bytes += bytes;
-  } else {
-    d->bytes -= bytes;
-    d->from->bytes -= bytes;
-    all->bytes -= bytes;
-  }
+/* `bytes` may be negative. */
+static void account(nst_stack *stack, datagram *d, ptrdiff_t bytes) {
+  d->bytes += (size_t)bytes;
+  d->from->bytes += (size_t)bytes;
+  stack->reassembly.bytes += (size_t)bytes;
 }
 
-static void drop_pieces(nst_reassembly *all, datagram *d) {
-  nst_link *link;
-  while ((link = nst_list_pop(&d->pieces)) != NULL) {
-    piece *p = nst_holder(link, piece, link);
-    nst_packet_free(p->packet);
-    free(p);
+/* `cause`: why they are given up; NULL when they were put together. */
+static void free_pieces(nst_stack *stack, datagram *d, const char *cause) {
+  size_t i;
+  for (i = 0; i < d->count; i++) {
+    nst_packet *packet = d->pieces[i].packet;
+    if (cause) {
+      if (IP_IS_V6(&d->identity.source)) IP6_FRAG_STATS_INC(ip6_frag.drop);
+      else IPFRAG_STATS_INC(ip_frag.drop);
+      nst_trace_packet(stack, NST_EVENT_DROP, NULL, packet->data, packet->length, cause);
+    }
+    nst_packet_free(packet);
   }
-  account(all, d, d->bytes - sizeof *d, false);
+  free(d->pieces);
+  d->pieces = NULL;
+  d->count = d->capacity = 0;
+  account(stack, d, (ptrdiff_t)sizeof *d - (ptrdiff_t)d->bytes);
 }
 
-static void forget(nst_reassembly *all, datagram *d) {
+static void forget(nst_stack *stack, datagram *d, const char *cause) {
+  nst_reassembly *all = &stack->reassembly;
   source *from = d->from;
-  drop_pieces(all, d);
-  account(all, d, d->bytes, false);
+  free_pieces(stack, d, cause);
+  account(stack, d, -(ptrdiff_t)d->bytes);
   nst_table_remove(&all->datagrams, &d->node);
   nst_heap_remove(&all->timers, &d->timer);
   nst_list_remove(&d->age);
   nst_list_remove(&d->sibling);
   free(d);
-  if (!nst_list_empty(&from->datagrams)) return;
+  if (--from->count > 0) return;
   nst_table_remove(&all->sources, &from->node);
   free(from);
 }
 
-void nst_reassembly_init(nst_reassembly *all) {
-  nst_list_init(&all->ages);
+void nst_reassembly_init(nst_stack *stack) {
+  nst_list_init(&stack->reassembly.ages);
 }
 
-void nst_reassembly_clear(nst_reassembly *all) {
-  while (!nst_list_empty(&all->ages)) forget(all, nst_holder(all->ages.next, datagram, age));
+void nst_reassembly_clear(nst_stack *stack) {
+  nst_reassembly *all = &stack->reassembly;
+  while (!nst_list_empty(&all->ages)) forget(stack, nst_holder(all->ages.next, datagram, age), NULL);
   nst_table_free(&all->datagrams);
   nst_table_free(&all->sources);
   nst_heap_free(&all->timers);
 }
 
 /* NULL: no memory. */
-static datagram *begin(nst_stack *stack, const place *where, uint64_t hash) {
+static datagram *begin(nst_stack *stack, const identity *whose, uint64_t hash) {
   nst_reassembly *all = &stack->reassembly;
+  nst_time lifetime = IP_IS_V6(&whose->source) ? LIFETIME6 : LIFETIME4;
   datagram *d = calloc(1, sizeof *d);
-  source *from = d ? source_of(stack, where) : NULL;
-  nst_time lifetime = IP_IS_V6(&where->source) ? LIFETIME6 : LIFETIME4;
+  source *from = d ? source_of(stack, &whose->source) : NULL;
   if (from == NULL) {
     free(d);
     return NULL;
   }
   d->from = from;
-  d->where = *where;
+  d->identity = *whose;
   nst_list_init(&d->age);
   nst_list_init(&d->sibling);
-  nst_list_init(&d->pieces);
   nst_list_append(&all->ages, &d->age);
   nst_list_append(&from->datagrams, &d->sibling);
-  account(all, d, sizeof *d, true);
+  from->count++;
+  account(stack, d, (ptrdiff_t)sizeof *d);
   if (nst_table_insert(&all->datagrams, &d->node, hash) &&
       nst_heap_set(&all->timers, &d->timer, stack->now + lifetime)) {
     return d;
   }
-  forget(all, d);
+  forget(stack, d, NULL);
   return NULL;
 }
 
-/* Makes room for so many bytes of this source: at its own cost first, then at that of the oldest. */
-static void keep_bounds(nst_stack *stack, const place *where, size_t bytes) {
+static void evict(nst_stack *stack, datagram *d) {
+  stack->reassembly.counters.limited++;
+  forget(stack, d, limited);
+}
+
+/* After a piece of this source came. */
+static void keep_bounds(nst_stack *stack, source *from) {
   nst_reassembly *all = &stack->reassembly;
-  source *from = find_source(stack, where, hash_of(stack, where, true));
-  bool last = false;
-  if (!NST_GUARDED) return;
-  while (from && !last && from->bytes + bytes > SOURCE_BYTES) {
-    last = from->datagrams.next == from->datagrams.previous; /* the source goes with it */
-    all->counters.limited++;
-    forget(all, nst_holder(from->datagrams.next, datagram, sibling));
+  bool more = NST_GUARDED;
+  while (more && (from->bytes > SOURCE_BYTES || from->count > SOURCE_DATAGRAMS)) {
+    more = from->count > 1; /* the source goes with its last */
+    evict(stack, nst_holder(from->datagrams.next, datagram, sibling));
   }
-  while (!nst_list_empty(&all->ages) &&
-         (all->bytes + bytes > STACK_BYTES || all->datagrams.count >= DATAGRAMS_AT_MOST)) {
-    all->counters.limited++;
-    forget(all, nst_holder(all->ages.next, datagram, age));
+  while (NST_GUARDED && (all->bytes > STACK_BYTES || all->datagrams.count > STACK_DATAGRAMS)) {
+    evict(stack, nst_holder(all->ages.next, datagram, age));
   }
 }
 
 /* ---- pieces ---- */
 
-typedef enum verdict { ADDED, DUPLICATE, CONTRADICTION } verdict;
+typedef enum verdict { ADDED, DUPLICATE, CONTRADICTION, NO_MEMORY } verdict;
 
-/* Most come in order, so the search begins at the end; those in reverse order are found at the beginning. */
-static nst_link *place_for(const datagram *d, size_t offset) {
-  nst_link *after = d->pieces.previous;
-  if (after != &d->pieces && offset < nst_holder(d->pieces.next, piece, link)->where.offset) return d->pieces.next;
-  while (after != (const nst_link *)&d->pieces && nst_holder(after, piece, link)->where.offset >= offset) {
-    after = after->previous;
+/* Where the first piece stands that does not begin before `offset`. */
+static size_t place_for(const datagram *d, size_t offset) {
+  size_t low = 0, high = d->count;
+  if (high > 0 && d->pieces[high - 1].offset < offset) return high; /* most come in order */
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    if (d->pieces[middle].offset < offset) low = middle + 1;
+    else high = middle;
   }
-  return after->next;
+  return low;
 }
 
-static verdict add(datagram *d, piece *p) {
-  const place *where = &p->where;
-  size_t end = where->offset + where->length;
-  nst_link *next = place_for(d, where->offset), *before = next->previous;
-  if (next != &d->pieces) {
-    const piece *n = nst_holder(next, const piece, link);
-    if (n->where.offset == where->offset && n->where.length == where->length && n->where.more == where->more &&
-        memcmp(n->packet->data + n->where.data, p->packet->data + where->data, where->length) == 0) {
-      return DUPLICATE;
-    }
-    if (n->where.offset < end && NST_GUARDED) return CONTRADICTION;
-  }
-  if (before != &d->pieces && NST_GUARDED) {
-    const piece *b = nst_holder(before, const piece, link);
-    if (b->where.offset + b->where.length > where->offset) return CONTRADICTION;
-  }
-  if (d->total > 0 && (end > d->total || (!where->more && end != d->total))) return CONTRADICTION;
-  if (!where->more) {
-    if (next != &d->pieces) return CONTRADICTION; /* something lies behind the end */
-    d->total = end;
-  }
-  nst_list_insert_before(next, &p->link);
-  d->received += where->length;
+static bool same_piece(const piece *a, const piece *b) {
+  return a->offset == b->offset && a->length == b->length && a->more == b->more &&
+         memcmp(a->packet->data + a->data, b->packet->data + b->data, a->length) == 0;
+}
+
+/*
+** Pieces that overlap give up the whole datagram, as RFC 8200 §4.5 (RFC 5722) asks for IPv6. RFC 791 lets the later one
+** win, but then whoever looks at packets on their way may see another datagram than the one that arrives (RFC 1858 §3,
+** RFC 3128), and nobody overlaps in good faith: it is the same for both. An exact copy is no overlap.
+*/
+static verdict check(const datagram *d, const piece *p, size_t place) {
+  const piece *next = place < d->count ? &d->pieces[place] : NULL;
+  const piece *before = place > 0 ? &d->pieces[place - 1] : NULL;
+  size_t end = (size_t)p->offset + p->length;
+  if (next && same_piece(next, p)) return DUPLICATE;
+  if (NST_GUARDED && next && next->offset < end) return CONTRADICTION;
+  if (NST_GUARDED && before && (size_t)before->offset + before->length > p->offset) return CONTRADICTION;
+  if (d->total > 0 && (end > d->total || (!p->more && end != d->total))) return CONTRADICTION;
+  if (!p->more && next) return CONTRADICTION; /* something lies behind the end */
   return ADDED;
 }
 
-/* The headers of the first piece, changed to those of one packet, and all data. */
+static verdict add(datagram *d, const piece *p) {
+  size_t place = place_for(d, p->offset);
+  verdict v = check(d, p, place);
+  if (v != ADDED) return v;
+  if (d->count == d->capacity) {
+    size_t capacity = d->capacity ? d->capacity * 2 : 4;
+    piece *pieces = realloc(d->pieces, capacity * sizeof *pieces);
+    if (pieces == NULL) return NO_MEMORY;
+    d->pieces = pieces;
+    d->capacity = capacity;
+  }
+  memmove(d->pieces + place + 1, d->pieces + place, (d->count - place) * sizeof *p);
+  d->pieces[place] = *p;
+  d->count++;
+  d->received += p->length;
+  if (!p->more) d->total = (size_t)p->offset + p->length;
+  return ADDED;
+}
+
+/* The headers of the first piece, changed to those of one packet, and all data. NULL: no memory. */
 static nst_packet *whole(nst_stack *stack, const datagram *d, bool checksum) {
-  const piece *first = nst_holder(d->pieces.next, const piece, link);
-  size_t header = first->where.at, length = header + d->total;
-  const nst_link *link;
-  nst_packet *packet;
-  if (first->where.offset != 0 || length > 65535) return NULL;
-  packet = nst_packet_new(stack->hub, length);
+  const piece *first = d->pieces;
+  bool ipv6 = IP_IS_V6(&d->identity.source);
+  size_t header = first->data - (ipv6 ? 8u : 0u), length = header + d->total, i;
+  nst_packet *packet = first->offset == 0 && length <= 65535 ? nst_packet_new(stack->hub, length) : NULL;
   if (packet == NULL) return NULL;
   memcpy(packet->data, first->packet->data, header);
-  for (link = d->pieces.next; link != &d->pieces; link = link->next) {
-    const piece *p = nst_holder(link, const piece, link);
-    if (p->where.offset + p->where.length > d->total) continue; /* only where pieces may overlap, with the guard off */
-    memcpy(packet->data + header + p->where.offset, p->packet->data + p->where.data, p->where.length);
+  for (i = 0; i < d->count; i++) {
+    const piece *p = &d->pieces[i];
+    if ((size_t)p->offset + p->length > d->total) continue; /* only where pieces may overlap, with the guard off */
+    memcpy(packet->data + header + p->offset, p->packet->data + p->data, p->length);
   }
-  if (packet->data[0] >> 4 == 4) {
-    put16(packet->data + 2, length);
-    put16(packet->data + 6, 0);
-    put16(packet->data + 10, 0);
-    if (checksum) {
-      uint16_t sum = inet_chksum(packet->data, (u16_t)header);
-      memcpy(packet->data + 10, &sum, 2);
-    }
-  } else {
+  if (ipv6) {
     size_t at = 40, next = 6;
     while (at < header) {
       next = at;
@@ -346,20 +362,27 @@ static nst_packet *whole(nst_stack *stack, const datagram *d, bool checksum) {
     }
     packet->data[next] = first->packet->data[header]; /* the fragment header stood there */
     put16(packet->data + 4, length - 40);
+  } else {
+    put16(packet->data + 2, length);
+    put16(packet->data + 6, 0);
+    put16(packet->data + 10, 0);
+    if (checksum) {
+      uint16_t sum = inet_chksum(packet->data, (u16_t)header);
+      memcpy(packet->data + 10, &sum, 2);
+    }
   }
   return packet;
 }
 
 /* RFC 7112, RFC 1858: a first piece too short for the headers is made to get past somebody who looks at them. */
-static bool has_headers(const nst_packet *packet, const place *where) {
-  const uint8_t *bytes = packet->data;
-  size_t at = where->data, end = where->data + where->length;
-  unsigned next = IP_IS_V6(&where->source) ? bytes[where->at] : where->protocol;
-  if (where->offset > 0 || !NST_GUARDED) return true;
-  while (IP_IS_V6(&where->source) && (next == HOP_BY_HOP || next == ROUTING || next == DESTINATION)) {
-    if (at + 8 > end) return false;
-    next = bytes[at];
-    at += (bytes[at + 1] + 1u) * 8u;
+static bool has_headers(const identity *whose, const piece *p) {
+  const uint8_t *bytes = p->packet->data;
+  size_t at = p->data, end = at + p->length;
+  unsigned next = whose->protocol;
+  if (p->offset > 0 || !NST_GUARDED) return true;
+  if (IP_IS_V6(&whose->source)) {
+    next = nst_chain_walk(bytes, &at, end, bytes[at - 8], false);
+    if (next == NST_HOP_BY_HOP || next == NST_ROUTING || next == NST_DESTINATION) return false;
   }
   return at + (next == TCP ? 20u : next == UDP ? 8u : next == ICMP6 ? 4u : 0u) <= end;
 }
@@ -369,60 +392,58 @@ static bool is_for_us(const nst_interface *interface, const ip_addr_t *destinati
          nst_interface_is_broadcast(interface, destination);
 }
 
-static const char *take(nst_stack *stack, nst_packet *packet, const place *where, datagram **complete) {
-  nst_reassembly *all = &stack->reassembly;
-  size_t bytes = sizeof(piece) + sizeof *packet + packet->length;
-  uint64_t hash = hash_of(stack, where, false);
-  datagram *d;
-  piece *p;
-  verdict v;
-  keep_bounds(stack, where, bytes + sizeof *d);
-  d = find(stack, where, hash);
-  if (d && d->contradicted) return "fragments contradict each other";
-  if (d == NULL) d = begin(stack, where, hash);
-  p = d ? malloc(sizeof *p) : NULL;
-  if (p == NULL) return "no memory";
-  nst_list_init(&p->link);
-  p->packet = packet;
-  p->where = *where;
-  v = add(d, p);
-  if (v == ADDED) {
-    account(all, d, bytes, true);
-    if (d->total > 0 && d->received >= d->total) *complete = d;
-    return NULL;
+static void contradict(nst_stack *stack, datagram *d) {
+  stack->reassembly.counters.contradictions++;
+  if (!IP_IS_V6(&d->identity.source)) { /* with ids of 16 bits, the next datagram of that name may be an honest one */
+    forget(stack, d, contradictory);
+    return;
   }
-  free(p);
-  if (v == DUPLICATE) return "fragment came twice";
-  all->counters.overlaps++;
-  if (IP_IS_V6(&where->source)) { /* RFC 5722 §4: of an id of 32 bits nothing else is to be expected */
-    drop_pieces(all, d);
-    d->contradicted = true;
+  free_pieces(stack, d, contradictory);
+  d->contradicted = true;
+}
+
+/* NULL: the piece, and *result the whole packet if it was the last, are taken care of; else why not. */
+static const char *take(nst_stack *stack, const identity *whose, const piece *p, bool checksum, nst_packet **result) {
+  uint64_t hash = hash_of(stack, whose);
+  datagram *d = find(stack, whose, hash);
+  if (d == NULL) d = begin(stack, whose, hash);
+  if (d == NULL) return no_memory;
+  if (d->contradicted) return contradictory;
+  switch (add(d, p)) {
+    case DUPLICATE: return "fragment came twice";
+    case CONTRADICTION: contradict(stack, d); return contradictory;
+    case NO_MEMORY:
+      if (d->count == 0) forget(stack, d, NULL);
+      return no_memory;
+    default: break;
+  }
+  account(stack, d, (ptrdiff_t)(2 * sizeof *p + sizeof *p->packet + p->packet->length));
+  if (d->total > 0 && d->received >= d->total) {
+    *result = whole(stack, d, checksum);
+    forget(stack, d, *result ? NULL : no_memory);
   } else {
-    forget(all, d);
+    keep_bounds(stack, d->from);
   }
-  return "fragments contradict each other";
+  return NULL;
 }
 
 nst_packet *nst_reassemble(nst_interface *interface, nst_packet *packet, const char **cause) {
   nst_stack *stack = interface->stack;
-  bool ipv6 = packet->data[0] >> 4 == 6, checksum = interface->device && interface->device->checksum;
+  bool checksum = interface->device && interface->device->checksum;
+  struct stats_proto *counters = packet->data[0] >> 4 == 6 ? &lwip_stats.ip6_frag : &lwip_stats.ip_frag;
   nst_packet *result = NULL;
-  datagram *complete = NULL;
-  place where;
-  if (ipv6) IP6_FRAG_STATS_INC(ip6_frag.recv);
-  else IPFRAG_STATS_INC(ip_frag.recv);
-  if (!locate(interface, packet, &where)) *cause = "impossible fragment";
-  else if (!is_for_us(interface, &where.destination)) *cause = "not for us";
-  else if (!ipv6 && checksum && inet_chksum(packet->data, (u16_t)where.data) != 0) *cause = "bad checksum";
-  else if (!has_headers(packet, &where)) *cause = "first fragment without the headers";
-  else *cause = take(stack, packet, &where, &complete);
+  identity whose;
+  piece where;
+  counters->recv++;
+  if (!locate(interface, packet, &whose, &where)) *cause = "impossible fragment";
+  else if (!is_for_us(interface, &whose.destination)) *cause = "not for us";
+  else if (checksum && !IP_IS_V6(&whose.source) && inet_chksum(packet->data, where.data) != 0) *cause = "bad checksum";
+  else if (!has_headers(&whose, &where)) *cause = "first fragment without the headers";
+  else *cause = take(stack, &whose, &where, checksum, &result);
   if (*cause) {
-    if (ipv6) IP6_FRAG_STATS_INC(ip6_frag.drop);
-    else IPFRAG_STATS_INC(ip_frag.drop);
+    counters->drop++;
+    if (*cause == no_memory) counters->memerr++;
     nst_packet_free(packet);
-  } else if (complete) {
-    result = whole(stack, complete, checksum);
-    forget(&stack->reassembly, complete);
   }
   return result;
 }
@@ -435,32 +456,30 @@ nst_time nst_reassembly_next(const nst_stack *stack) {
 }
 
 /* RFC 792, RFC 4443 §3.3: to who sent the first piece, if it came. */
-static void tell_timeout(nst_stack *stack, datagram *d) {
-  piece *first = nst_holder(d->pieces.next, piece, link);
+static void tell_timeout(nst_stack *stack, const datagram *d) {
+  const piece *first = d->pieces;
   struct pbuf *p;
-  if (nst_list_empty(&d->pieces) || first->where.offset > 0 || ip_addr_ismulticast(&d->where.destination)) return;
-  if (!nst_stack_has_address(stack, &d->where.destination) || !nst_icmp_may_send(stack)) return;
-  p = nst_packet_to_pbuf(first->packet, &stack->memory);
-  nst_list_remove(&first->link);
-  if (IP_IS_V6(&d->where.source)) {
-    icmp6_time_exceeded_with_addrs(p, ICMP6_TE_FRAG, ip_2_ip6(&d->where.source), ip_2_ip6(&d->where.destination));
+  if (d->count == 0 || first->offset > 0 || !nst_stack_has_address(stack, &d->identity.destination)) return;
+  if (!nst_icmp_may_answer(stack, first->packet->data, (size_t)first->data + first->length, false)) return;
+  p = pbuf_alloc_reference(first->packet->data, (u16_t)(first->data + first->length), PBUF_REF);
+  if (p == NULL) return;
+  if (IP_IS_V6(&d->identity.source)) {
+    icmp6_time_exceeded_with_addrs(p, ICMP6_TE_FRAG, ip_2_ip6(&d->identity.source), ip_2_ip6(&d->identity.destination));
   } else {
     icmp_time_exceeded(p, ICMP_TE_FRAG);
   }
   pbuf_free(p);
-  free(first);
 }
 
 bool nst_reassembly_run(nst_stack *stack) {
-  nst_reassembly *all = &stack->reassembly;
   bool worked = false;
   while (nst_reassembly_next(stack) <= stack->now) {
-    datagram *d = nst_holder(nst_heap_first(&all->timers), datagram, timer);
+    datagram *d = nst_holder(nst_heap_first(&stack->reassembly.timers), datagram, timer);
     if (!d->contradicted) {
-      all->counters.timeouts++;
+      stack->reassembly.counters.timeouts++;
       tell_timeout(stack, d);
     }
-    forget(all, d);
+    forget(stack, d, late);
     worked = true;
   }
   return worked;

@@ -49,7 +49,7 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   nst_random_fill(&stack->random, stack->secret, sizeof stack->secret);
   stack->run = hub->run;
   stack->base = -hub->now;
-  nst_reassembly_init(&stack->reassembly);
+  nst_reassembly_init(stack);
   nst_neighbours_init(&stack->neighbours);
   nst_owner_init(&stack->memory);
   nst_list_init(&stack->runnable);
@@ -312,7 +312,7 @@ void nst_stack_die(nst_stack *stack) {
     nst_interface_detach(nst_holder(link, nst_interface, link));
   }
   nst_trace_clear(stack);
-  nst_reassembly_clear(&stack->reassembly);
+  nst_reassembly_clear(stack);
   nst_neighbours_clear(&stack->neighbours);
   nst_image_free(stack);
   nst_owner_clear(&stack->memory, &hub->pool);

@@ -78,7 +78,7 @@ struct nst_stack {
   nst_route *routes;
   size_t route_count, route_capacity;
   bool dont_fragment;   /* on the datagram being sent */
-  bool verbatim;        /* its IPv4 header is a user's */
+  bool verbatim;        /* its header is a user's */
   uint32_t datagram_id; /* of the datagram being sent */
   bool holding;         /* only commands run: what is sent waits with the interface for the next poll */
   bool sending_datagram; /* what the device refuses now is kept, not dropped (interface.c) */

@@ -27,7 +27,7 @@ void nst_trace_packet(nst_stack *stack, nst_event_type type, const nst_interface
   nst_event *event;
   if (!stack->tracing) return;
   event = add(stack, type, cause, packet, length);
-  if (event) memcpy(event->interface, interface->name, sizeof event->interface);
+  if (event && interface) memcpy(event->interface, interface->name, sizeof event->interface);
 }
 
 void nst_trace_command(nst_stack *stack, const char *name) {

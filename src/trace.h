@@ -21,7 +21,7 @@ typedef struct nst_event {
   char data[];         /* the packet */
 } nst_event;
 
-/* What is the packet's cause for a drop; NULL else. */
+/* `interface` may be NULL: what it came from may be gone by now. `cause` is that of a drop; NULL else. */
 void nst_trace_packet(nst_stack *stack, nst_event_type type, const nst_interface *interface, const void *packet,
                       size_t length, const char *cause);
 void nst_trace_command(nst_stack *stack, const char *name);

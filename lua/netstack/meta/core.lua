@@ -259,7 +259,7 @@ function stack:process_commands(max) end
 function stack:on_wake(fn) end
 
 ---Sets what is called, after each poll, with each event.
----@param fn function|nil fn(event): {time, stack, type = "command" | "in" | "out" | "drop" | "state", ...}; a command has `command`, a packet `interface` and `packet`, a drop `cause` too, a state `state` and the connection's addresses
+---@param fn function|nil fn(event): {time, stack, type = "command" | "in" | "out" | "drop" | "state", ...}; a command has `command`, a packet `interface` and `packet`, a drop `cause` too (and no `interface` when the packet had waited), a state `state` and the connection's addresses
 ---@return integer|nil # 1
 function stack:trace(fn) end
 
@@ -268,7 +268,7 @@ function stack:trace(fn) end
 function stack:name() end
 
 ---Counters by protocol.
----@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; of a stack that an assertion of lwIP ended: {closed = true, cause}
+---@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly: {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions, limited}; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended: {closed = true, cause}
 function stack:stats() end
 
 ---The sockets.
