@@ -21,7 +21,7 @@ typedef struct world {
   /* what the stack sent last over TCP: where its numbers stand */
   uint32_t their_next, our_next;
   uint16_t their_port;
-  bool checksum;
+  bool checksum, flooded;
   uint8_t last[128]; /* what the stack sent last, for errors to quote */
   size_t last_length;
 } world;
@@ -127,26 +127,50 @@ static void payload(world *w, source *s, uint8_t *packet, bool ipv6, unsigned pr
   deliver(w, with_header(packet, &i, ipv6, protocol, fragment), i);
 }
 
-/* A piece of one of a few datagrams, which may go together with others or not. */
-static void fragment(world *w, source *s, uint8_t *packet, bool ipv6) {
-  unsigned shape = take(s), offset = (shape & 0x1f) * 8u, more = (shape >> 5) & 1, id = (shape >> 6) + 1;
-  size_t length = take(s), i;
-  uint8_t *data = packet + 40 + (ipv6 ? 8 : 0), *header;
+/* A piece of one of a few datagrams, which may go together with others or not. An odd one may also be of another
+** protocol or source, lie far behind, or have a header in front of the fragment header. */
+static void fragment(world *w, source *s, uint8_t *packet, bool ipv6, bool odd) {
+  static const uint8_t protocols[2][4] = {{17, 1, 6, 253}, {17, 58, 60, 44}};
+  unsigned shape = take(s), odds = odd ? take(s) : 0, offset = (shape & 0x1f) * (odds & 0x10 ? 2048u : 8u);
+  unsigned more = (shape >> 5) & 1, id = (shape >> 6) + 1, protocol = protocols[ipv6][odds & 3];
+  size_t length = take(s), in_front = ipv6 ? (odds & 0x20 ? 16 : 8) : 0, i;
+  uint8_t *data = packet + 40 + in_front, *header;
   for (i = 0; i < length; i++) data[i] = (uint8_t)take(s);
-  if (offset == 0 && length >= 8) {
+  if (offset == 0 && length >= 8 && protocol == 17) {
     put16(data + 2, PORT);
     put16(data + 4, take16(s) & 0x3ff);
   }
   if (ipv6) {
-    packet[40] = 17;
-    packet[41] = 0;
-    put16(packet + 42, offset | more);
-    put32(packet + 44, id);
-    length += 8;
+    if (in_front > 8) memcpy(packet + 40, "\54\0\1\4\0\0\0\0", 8); /* destination options, of padding */
+    data[-8] = (uint8_t)protocol;
+    data[-7] = 0;
+    put16(data - 6, offset | more);
+    put32(data - 4, id);
+    length += in_front;
   }
-  header = with_header(packet, &length, ipv6, ipv6 ? 44 : 17, offset / 8 | more << 13);
+  header = with_header(packet, &length, ipv6, !ipv6 ? protocol : in_front > 8 ? 60 : 44, offset / 8 | more << 13);
   if (!ipv6) put16(header + 4, id);
+  header[ipv6 ? 23 : 15] = (uint8_t)(2 + (odds >> 2 & 3));
   deliver(w, header, length);
+}
+
+/* More unfinished datagrams than a source may have; once, for it takes its time. */
+static void flood(world *w, source *s, uint8_t *packet, bool ipv6) {
+  unsigned first = take16(s), sources = take(s), i;
+  if (w->flooded) return;
+  w->flooded = true;
+  for (i = 0; i < 150; i++) {
+    size_t length = ipv6 ? 16 : 8;
+    uint8_t *header;
+    memset(packet + 40, 0, length);
+    packet[40] = 17;
+    put16(packet + 42, 81);
+    put32(packet + 44, first + i);
+    header = with_header(packet, &length, ipv6, ipv6 ? 44 : 17, 10 | 0x2000);
+    if (!ipv6) put16(header + 4, first + i);
+    header[ipv6 ? 23 : 15] = (uint8_t)(2 + i % (sources % 8 + 1));
+    deliver(w, header, length);
+  }
 }
 
 /* Somebody on the way says something of what was sent last. */
@@ -200,9 +224,11 @@ static void order(world *w, source *s, uint8_t *packet) {
   bool ipv6 = (what & 0x80) != 0;
   if ((what & 0x60) == 0x60) {
     switch (what & 3) {
-      case 0: case 1: fragment(w, s, packet, ipv6); break;
+      case 0: case 1: fragment(w, s, packet, ipv6, what & 1); break;
       case 2: report(w, s, packet); break;
-      default: (void)nst_inside(w->stack, send_datagram, w); break;
+      default:
+        if (what & 0x10) flood(w, s, packet, ipv6);
+        else (void)nst_inside(w->stack, send_datagram, w);
     }
     return;
   }
