@@ -449,6 +449,22 @@ describe("The guard of frames", function()
     end)
   end
 
+  it("drops neighbour discovery in pieces (RFC 6980 §5)", function()
+    run(function()
+      local stack, far, interface = by_hand()
+      local message = solicitation({}):sub(55)
+      for from = 0, #message - 1, 16 do
+        far:send(ip_frame(packets.fragment6("fd00::2", "fd00::1", 58, 1, from, from + 16 < #message,
+          message:sub(from + 1, from + 16))))
+      end
+      sleep(0.001)
+      assert.same({}, packets.drain(far))
+      assert.equal(1, interface:stats().guarded[no_nd])
+      assert.equal(0, stack:stats().neighbours.entries)
+      stack:close()
+    end)
+  end)
+
   it("takes padded frames, and messages that are unusual but sound", function()
     run(function()
       local stack, far, interface = by_hand()

@@ -130,6 +130,8 @@ void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input)
   } else if (r.protocol == UDP) {
     heeded = nst_udp_reported(stack, &r.local_host, u16_at(r.quoted), &r.remote_host, u16_at(r.quoted + 2), r.error);
     if (heeded && r.error == NST_MESSAGE_TOO_LONG) nst_path_mtu_learn(stack, &r.remote_host, r.mtu);
+  } else {
+    return;
   }
   if (!heeded) stack->counters.icmp_ignored++;
 }

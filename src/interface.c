@@ -356,6 +356,11 @@ static void drop(nst_interface *interface, nst_packet *packet, const char *cause
   nst_packet_free(packet);
 }
 
+static void refuse(nst_interface *interface, nst_packet *packet, nst_guard_cause cause) {
+  interface->guarded[cause]++;
+  drop(interface, packet, nst_guard_text(cause));
+}
+
 /* The whole packet, when this was its last piece. */
 static nst_packet *put_together(nst_interface *interface, nst_packet *piece) {
   nst_stack *stack = interface->stack;
@@ -371,8 +376,7 @@ static nst_packet *put_together(nst_interface *interface, nst_packet *piece) {
 static bool passes(nst_interface *interface, nst_packet *packet, bool looped) {
   nst_guard_cause cause = nst_guard(interface, packet->data, packet->length, looped);
   if (cause == NST_GUARD_PASS) return true;
-  interface->guarded[cause]++;
-  drop(interface, packet, nst_guard_text(cause));
+  refuse(interface, packet, cause);
   return false;
 }
 
@@ -380,32 +384,34 @@ static bool passes(nst_interface *interface, nst_packet *packet, bool looped) {
 static bool unframe(nst_interface *interface, nst_packet *packet) {
   nst_guard_cause cause = nst_guard_frame(interface, packet->data, packet->length);
   if (cause == NST_GUARD_PASS) return !nst_ethernet_input(interface, packet);
-  interface->guarded[cause]++;
-  drop(interface, packet, nst_guard_text(cause));
+  refuse(interface, packet, cause);
   return false;
 }
 
 static void input(nst_interface *interface, nst_packet *packet, bool looped) {
   nst_stack *stack = interface->stack;
+  bool fragment;
   if (!interface->up) {
     drop(interface, packet, "interface down");
     return;
   }
   if (!looped && is_ethernet(interface) && !unframe(interface, packet)) return;
   if (packet->length > interface->mtu) {
-    interface->guarded[NST_GUARD_TOO_LONG]++;
-    drop(interface, packet, nst_guard_text(NST_GUARD_TOO_LONG));
+    refuse(interface, packet, NST_GUARD_TOO_LONG);
     return;
   }
   if (!passes(interface, packet, looped)) return;
   stack->counters.in_packets++;
   stack->counters.in_bytes += packet->length;
   nst_trace_packet(stack, NST_EVENT_IN, interface, packet->data, packet->length, NULL);
-  if (nst_is_fragment(packet->data, packet->length)) {
+  fragment = nst_is_fragment(packet->data, packet->length);
+  if (fragment) {
     packet = put_together(interface, packet);
     if (packet == NULL || !passes(interface, packet, looped)) return;
-  } else if (is_ethernet(interface) && nst_is_nd(packet->data, packet->length)) {
-    nst_nd_input(interface, packet);
+  }
+  if (nst_is_nd(packet->data, packet->length)) {
+    if (fragment) refuse(interface, packet, NST_GUARD_ND); /* RFC 6980 §5 */
+    else nst_nd_input(interface, packet);
     return;
   }
   if (stack->tracing) feed_traced(interface, packet);

@@ -69,8 +69,10 @@ static void use_as(nst_neighbours *all, neighbour *n, nst_neighbour_kind kind) {
   n->kind = kind;
   nst_list_append(&all->ages[kind], &n->age);
   if (++all->counts[kind] <= at_most[kind] || !NST_GUARDED) return;
+  n = nst_holder(all->ages[kind].next, neighbour, age);
   all->counters.evicted++;
-  forget(all, nst_holder(all->ages[kind].next, neighbour, age));
+  all->counters.dropped += n->waiting_count;
+  forget(all, n);
 }
 
 static neighbour *begin(nst_interface *interface, const ip_addr_t *host, uint64_t hash, nst_neighbour_kind kind) {
