@@ -56,7 +56,6 @@ describe("A stack's config", function()
 
   it("may ask for what is not built yet", function()
     assert.same({ nil, "not supported" }, { netstack.new { forwarding = true } })
-    assert.same({ nil, "not supported" }, { netstack.new { dns = { "10.0.0.9" } } })
     assert.same({ nil, "not supported" }, { netstack.pair { forwarding = true } })
     assert.same({ nil, "not supported" }, { netstack.piped { forwarding = true } })
   end)

@@ -29,7 +29,7 @@
     "bind an address of this stack")                                                                                   \
   X(INVALID_ADDRESS, "invalid address", "the text is not an address or prefix", "write IPv4 dotted, IPv6 as in RFC 5952") \
   X(WRONG_IP_VERSION, "wrong ip version", "the socket is bound to the other family", "use an address of the socket's family") \
-  X(HOST_NOT_FOUND, "host not found", "the name could not be resolved", "check the name, and the stack's `hosts`")           \
+  X(HOST_NOT_FOUND, "host not found", "the name could not be resolved", "check the name, and the stack's `hosts` and `dns`") \
   X(MESSAGE_TOO_LONG, "message too long", "the datagram does not fit in a packet", "send less, or allow fragments")    \
   X(NO_MEMORY, "no memory", "an allocation failed", "close something; nothing was sent")                               \
   X(FULL, "full", "a limit was reached: a queue, or the number of interfaces", "try again when there is room")         \

@@ -345,6 +345,33 @@ static int parse_address(lua_State *L) {
   return 1;
 }
 
+/*** Writes an address.
+@function format_address
+@tparam string bytes in network order, 4 or 16
+@treturn string its text */
+static int format_address(lua_State *L) {
+  size_t length;
+  const char *bytes = nst_lua_string(L, 0, &length, "format_address");
+  ip_addr_t address = IPADDR4_INIT(0);
+  if (length != 4 && length != 16) return nst_lua_argument_error(L, 0, "format_address", "4 or 16 bytes expected");
+  if (length == 16) IP_ADDR6(&address, 0, 0, 0, 0);
+  memcpy(length == 16 ? (void *)ip_2_ip6(&address)->addr : (void *)&ip_2_ip4(&address)->addr, bytes, length);
+  nst_lua_push_address(L, NULL, &address);
+  return 1;
+}
+
+/*** A stack's own time.
+@function now
+@tparam stack stack
+@treturn number seconds */
+static int now_of(lua_State *L) {
+  nst_stack *stack = open_stack(L, "now");
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  nst_stack_catch_up(stack);
+  lua_pushnumber(L, nst_lua_seconds(stack->now));
+  return 1;
+}
+
 void nst_lua_open_stack(lua_State *L) {
   static const luaL_Reg methods[] = {
     {"close", close_stack}, {"poll", poll_stack}, {"poll_delay", poll_delay}, {"timeout", timeout},
@@ -352,7 +379,8 @@ void nst_lua_open_stack(lua_State *L) {
     {"trace", trace}, {"stats", nst_lua_stats}, {"sockets", nst_lua_sockets}, {"name", name}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
     {"stack", stack_new}, {"is_open", is_open}, {"random", random_number}, {"first_interface", first_interface},
-    {"source_address", source_address}, {"parse_address", parse_address}, {NULL, NULL}};
+    {"source_address", source_address}, {"parse_address", parse_address}, {"format_address", format_address},
+    {"now", now_of}, {NULL, NULL}};
   nst_lua_class(L, NST_CLASS_STACK, "netstack.stack", methods, collect, describe);
   nst_lua_functions(L, functions);
 }

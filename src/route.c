@@ -102,14 +102,14 @@ static bool usable(const nst_interface *interface, const ip_addr_t *destination)
 
 /* Of an interface's netifs, the one whose IPv4 address suits: the given source, else the destination's prefix. */
 static struct netif *netif_for(nst_interface *interface, const ip_addr_t *source, const ip_addr_t *destination) {
-  int i, best = 0;
+  int i, best = -1;
   if (IP_IS_V6(destination)) return &interface->netifs[0];
   for (i = 0; i < NST_IPV4_ADDRESSES && interface->registered[i]; i++) {
     const struct netif *netif = &interface->netifs[i];
     if (source && ip4_addr_eq(netif_ip4_addr(netif), ip_2_ip4(source))) return &interface->netifs[i];
-    if (best == 0 && ip4_addr_net_eq(ip_2_ip4(destination), netif_ip4_addr(netif), netif_ip4_netmask(netif))) best = i;
+    if (best < 0 && ip4_addr_net_eq(ip_2_ip4(destination), netif_ip4_addr(netif), netif_ip4_netmask(netif))) best = i;
   }
-  return &interface->netifs[best];
+  return &interface->netifs[best < 0 ? 0 : best];
 }
 
 static bool is_for_link(const ip_addr_t *destination) {

@@ -1,18 +1,35 @@
---- Names of hosts: what a stack's `hosts` say. There is no DNS yet, so any other name is "host not found".
+--- Names of hosts: what a stack's `hosts` say, and then its `dns` servers.
 -- @module netstack.names
 
 local core = require "netstack.core"
+local dns = require "netstack.dns"
 
 local parse = core.parse_address
 local hosts_of = setmetatable({}, { __mode = "k" }) -- stack -> its table of names
+local servers_of = setmetatable({}, { __mode = "k" }) -- stack -> the addresses of its DNS servers
 
 local M = {}
 
---- Gives a stack its table of names.
+--- Gives a stack its table of names and its servers.
 -- @tparam stack stack
--- @tparam table hosts name -> address, or a list of addresses
-function M.set(stack, hosts)
+-- @tparam[opt] table hosts name -> address, or a list of addresses
+-- @tparam[opt] {string,...} servers addresses
+function M.set(stack, hosts, servers)
   hosts_of[stack] = hosts
+  servers_of[stack] = servers
+end
+
+-- What the servers say of a name that is in no table.
+local function ask(stack, name)
+  local servers = stack and servers_of[stack]
+  if not servers or not servers[1] then return nil, "host not found" end
+  return dns.lookup(stack, servers, name)
+end
+
+local function copy_of(list)
+  local copy = {}
+  for i, item in ipairs(list) do copy[i] = item end
+  return copy
 end
 
 --- All addresses of a host, in the order in which its stack knows them.
@@ -25,10 +42,12 @@ function M.all(stack, host)
   local hosts = stack and hosts_of[stack]
   local known = hosts and hosts[host:lower()]
   if type(known) == "string" then return { known } end
-  if not known or #known == 0 then return nil, "host not found" end
-  local copy = {}
-  for i, address in ipairs(known) do copy[i] = address end
-  return copy
+  if not known then
+    local found, err = ask(stack, host)
+    return found and copy_of(found), err
+  end
+  if #known == 0 then return nil, "host not found" end
+  return copy_of(known)
 end
 
 --- The names of an address, in alphabetical order.
@@ -59,9 +78,10 @@ function M.resolve(stack, host)
   if host:find(":", 1, true) or host:match("^[%d.]+$") then return host end -- meant as an address: the core complains
   local hosts = stack and hosts_of[stack]
   local address = hosts and hosts[host:lower()]
-  if type(address) == "table" then address = address[1] end
-  if not address then return nil, "host not found" end
-  return address
+  if type(address) == "table" then return address[1], not address[1] and "host not found" or nil end
+  if address then return address end
+  local found, err = ask(stack, host)
+  return found and found[1], err
 end
 
 return M

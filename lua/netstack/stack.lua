@@ -12,7 +12,7 @@ local scheduler = require "netstack.scheduler"
 local tcp = require "netstack.tcp"
 local udp = require "netstack.udp"
 
-local type = type
+local type, unpack = type, table.unpack or unpack
 
 ---@class netstack.stack
 local Stack = core.classes.stack
@@ -56,7 +56,13 @@ local config_rules = {
   raw_message_count = count,
   forwarding = boolean,
   seed = check.integer(-2 ^ 53, 2 ^ 53),
-  dns = list_of_strings,
+  dns = function(value)
+    local why = list_of_strings(value)
+    if why then return why end
+    for _, text in ipairs(value) do
+      if not core.parse_address(text:match("^[^%%]*")) then return "invalid address '" .. text .. "'" end
+    end
+  end,
   hosts = hosts,
 }
 
@@ -74,26 +80,24 @@ end
 -- A stack, for the function whose errors are to name it.
 local function make(config, name)
   config = check.options(config, config_rules, 1, name)
-  if config.forwarding or (config.dns and #config.dns > 0) then return nil, "not supported" end
+  if config.forwarding then return nil, "not supported" end
   local copy = {}
   for key, value in pairs(config) do copy[key] = value end
   if copy.seed == nil then copy.seed = seed_of_run() end
   local stack, err = core.stack(copy)
   if not stack then return nil, err end
-  if config.hosts then
-    local known = {}
-    for host, address in pairs(config.hosts) do known[host:lower()] = address end
-    names.set(stack, known)
-  end
+  local known = {}
+  for host, address in pairs(config.hosts or {}) do known[host:lower()] = address end
+  names.set(stack, known, config.dns and { unpack(config.dns) })
   return stack
 end
 
 --- A new stack, isolated from all others.
 -- @tparam[opt] table config `name`, `mtu` (1500), `loopback` (false), `command_channel_capacity` (32; 0 is unbounded),
 -- `tcp_buffer_size` (262144), `udp_buffer_size` (65536), `udp_message_count` (256), `raw_buffer_size` (65536),
--- `raw_message_count` (256), `seed`, `hosts` (name -> address)
+-- `raw_message_count` (256), `seed`, `hosts` (name -> address), `dns` (addresses of servers)
 -- @treturn stack|nil
--- @treturn string "no memory", "not supported" (`forwarding`, `dns`)
+-- @treturn string "no memory", "not supported" (`forwarding`)
 ---@param config? table
 ---@return netstack.stack|nil, string?
 function M.new(config)

@@ -205,6 +205,16 @@ function core.source_address(stack, host) end
 ---@return string|nil # "invalid address"
 function core.parse_address(text) end
 
+---Writes an address.
+---@param bytes string in network order, 4 or 16
+---@return string # its text
+function core.format_address(bytes) end
+
+---A stack's own time.
+---@param stack netstack.stack
+---@return number # seconds
+function core.now(stack) end
+
 ---Makes a TCP handle, neither bound nor connected.
 ---@param stack netstack.stack
 ---@return netstack.core.tcp|nil
