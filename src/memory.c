@@ -55,7 +55,7 @@ void nst_memory_give(void *memory, nst_owner *owner) {
 }
 
 void *nst_memory_alloc(nst_pool *pool, nst_owner *owner, size_t size) {
-  uint32_t class = class_of(size);
+  uint32_t class = POOLED ? class_of(size) : NST_MEMORY_CLASSES;
   nst_block *block;
   if (size > UINT32_MAX - sizeof *block) return NULL;
   if (class < NST_MEMORY_CLASSES && pool->free[class]) {
@@ -63,7 +63,7 @@ void *nst_memory_alloc(nst_pool *pool, nst_owner *owner, size_t size) {
     pool->free[class] = block->link.next;
     pool->kept -= block->size;
   } else {
-    size_t usable = POOLED && class < NST_MEMORY_CLASSES ? class_size[class] : size;
+    size_t usable = class < NST_MEMORY_CLASSES ? class_size[class] : size;
     block = malloc(sizeof *block + usable);
     if (block == NULL) return NULL;
     block->size = (uint32_t)usable;
@@ -80,7 +80,7 @@ void nst_memory_free(nst_pool *pool, void *memory) {
   if (memory == NULL) return;
   block = (nst_block *)memory - 1;
   nst_memory_give(memory, NULL);
-  if (POOLED && block->class < NST_MEMORY_CLASSES && pool->kept + block->size <= KEEP_AT_MOST) {
+  if (block->class < NST_MEMORY_CLASSES && pool->kept + block->size <= KEEP_AT_MOST) {
     block->link.next = pool->free[block->class];
     pool->free[block->class] = block;
     pool->kept += block->size;
