@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dhcp.h"
 #include "ethernet.h"
 #include "neighbour.h"
 #include "stack.h"
@@ -193,6 +194,7 @@ static void remove_netifs(nst_stack *stack, void *argument) {
 /* Takes the interface, which holds nothing of lwIP any more, out of the stack. */
 static void forget_stack(nst_interface *interface, nst_stack *stack) {
   nst_link *link;
+  nst_dhcp_stop(interface);
   interface->stack = NULL;
   nst_route_drop_interface(stack, interface);
   nst_list_remove(&interface->link);
@@ -412,6 +414,10 @@ static void input(nst_interface *interface, nst_packet *packet, bool looped) {
   if (nst_is_nd(packet->data, packet->length)) {
     if (fragment) refuse(interface, packet, NST_GUARD_ND); /* RFC 6980 §5 */
     else nst_nd_input(interface, packet);
+    return;
+  }
+  if (interface->dhcp && nst_is_dhcp(packet->data, packet->length)) {
+    nst_dhcp_input(interface, packet);
     return;
   }
   if (stack->tracing) feed_traced(interface, packet);

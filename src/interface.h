@@ -40,6 +40,7 @@ struct nst_interface {
   bool has_link_local;
   nst_time detecting_until; /* until then somebody may say that an IPv6 address of ours is a duplicate */
   nst_time defended;   /* an IPv4 address, last */
+  nst_dhcp *dhcp;      /* NULL: addresses are only the user's */
   struct netif netifs[NST_IPV4_ADDRESSES];
   bool registered[NST_IPV4_ADDRESSES];
   nst_prefix addresses[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES];

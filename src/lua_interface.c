@@ -6,6 +6,8 @@
 #include "address.h"
 #include "binding.h"
 #include "device.h"
+#include "dhcp.h"
+#include "stack.h"
 
 static nst_interface *check_interface(lua_State *L, const char *function) {
   nst_interface *interface = nst_lua_check(L, 1, NST_CLASS_INTERFACE, function)->object;
@@ -169,6 +171,98 @@ static int link_local(lua_State *L) {
   if (!interface->has_link_local) return nst_lua_fail(L, NST_NOT_SUPPORTED);
   nst_lua_push_address(L, interface->stack, &interface->link_local.address);
   return 1;
+}
+
+static void dhcp_inside(nst_stack *stack, void *argument) {
+  address_list *order = argument;
+  (void)stack;
+  if (!nst_dhcp_start(order->interface)) order->error = NST_NO_MEMORY;
+}
+
+/*** Starts to ask for an address by DHCP.
+@function interface:start_dhcp
+@treturn integer|nil 1
+@treturn string "not supported": its medium is no Ethernet */
+static int start_dhcp(lua_State *L) {
+  nst_interface *interface = check_interface(L, "start_dhcp");
+  address_list order;
+  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
+  if (interface->device == NULL || interface->device->medium != NST_MEDIUM_ETHERNET) {
+    return nst_lua_fail(L, NST_NOT_SUPPORTED);
+  }
+  memset(&order, 0, sizeof order);
+  order.interface = interface;
+  if (interface->dhcp) return nst_lua_success(L);
+  if (!nst_inside(interface->stack, dhcp_inside, &order)) return nst_lua_fail(L, NST_CLOSED);
+  nst_lua_after(L, interface->stack);
+  return nst_lua_result(L, order.error);
+}
+
+static void set_bytes(lua_State *L, const char *name, const uint8_t *bytes) {
+  char text[16];
+  if (bytes[0] == 0) return;
+  snprintf(text, sizeof text, "%u.%u.%u.%u", bytes[0], bytes[1], bytes[2], bytes[3]);
+  lua_pushstring(L, text);
+  lua_setfield(L, -2, name);
+}
+
+static void push_servers(lua_State *L, const nst_dhcp *dhcp) {
+  size_t i;
+  lua_createtable(L, (int)dhcp->dns_count, 0);
+  for (i = 0; i < dhcp->dns_count; i++) {
+    char text[16];
+    const uint8_t *b = dhcp->dns[i];
+    snprintf(text, sizeof text, "%u.%u.%u.%u", b[0], b[1], b[2], b[3]);
+    lua_pushstring(L, text);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+}
+
+/*** What DHCP has got.
+@function interface:lease
+@treturn table|nil {state, address, server, gateway, dns, expires, ignored}: RFC 2131's state in capitals; the rest once
+there is a lease, `expires` in seconds from now, none for ever; `ignored`, messages that made no sense
+@treturn string "not supported": no DHCP here */
+static int lease(lua_State *L) {
+  nst_interface *interface = check_interface(L, "lease");
+  const nst_dhcp *dhcp = interface ? interface->dhcp : NULL;
+  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
+  if (dhcp == NULL) return nst_lua_fail(L, NST_NOT_SUPPORTED);
+  lua_createtable(L, 0, 7);
+  lua_pushstring(L, nst_dhcp_state_name(dhcp));
+  lua_setfield(L, -2, "state");
+  nst_pushinteger(L, dhcp->ignored);
+  lua_setfield(L, -2, "ignored");
+  if (!dhcp->has_address) return 1;
+  set_bytes(L, "address", dhcp->offered);
+  set_bytes(L, "server", dhcp->server);
+  set_bytes(L, "gateway", dhcp->gateway);
+  push_servers(L, dhcp);
+  lua_setfield(L, -2, "dns");
+  if (dhcp->ends_at != NST_NEVER) {
+    nst_stack_catch_up(interface->stack);
+    lua_pushnumber(L, nst_lua_seconds(dhcp->ends_at - interface->stack->now));
+    lua_setfield(L, -2, "expires");
+  }
+  return 1;
+}
+
+/*** The DNS servers that DHCP has named.
+@function learned_dns
+@tparam stack stack
+@treturn {string,...}|nil nil: none
+@treturn string "empty" */
+static int learned_dns(lua_State *L) {
+  nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "learned_dns")->object;
+  const nst_link *link;
+  if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
+  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
+    const nst_dhcp *dhcp = nst_holder(link, const nst_interface, link)->dhcp;
+    if (dhcp == NULL || dhcp->dns_count == 0) continue;
+    push_servers(L, dhcp);
+    return 1;
+  }
+  return nst_lua_fail(L, NST_EMPTY);
 }
 
 /*** Counters of the device and of what the interface dropped.
@@ -388,10 +482,11 @@ static int stack_of_interface(lua_State *L) {
 void nst_lua_open_interface(lua_State *L) {
   static const luaL_Reg methods[] = {
     {"set_addresses", set_addresses}, {"addresses", addresses}, {"up", up}, {"down", down}, {"is_up", is_up},
-    {"mac", mac}, {"link_local", link_local},
+    {"mac", mac}, {"link_local", link_local}, {"start_dhcp", start_dhcp}, {"lease", lease},
     {"stats", stats}, {"detach", detach}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"attach", attach}, {"add_route", add_route}, {"remove_route", remove_route},
-                                       {"routes", routes}, {"stack_of_interface", stack_of_interface}, {NULL, NULL}};
+                                       {"routes", routes}, {"stack_of_interface", stack_of_interface},
+                                       {"learned_dns", learned_dns}, {NULL, NULL}};
   nst_lua_class(L, NST_CLASS_INTERFACE, "netstack.interface", methods, collect, describe);
   nst_lua_functions(L, functions);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dhcp.h"
 #include "path_mtu.h"
 #include "tcp.h"
 #include "trace.h"
@@ -125,7 +126,7 @@ static nst_time earlier(nst_time a, nst_time b) {
 }
 
 static nst_time next_of_ip(const nst_stack *stack) {
-  return earlier(nst_reassembly_next(stack), nst_neighbours_next(stack));
+  return earlier(earlier(nst_reassembly_next(stack), nst_neighbours_next(stack)), nst_dhcp_next(stack));
 }
 
 nst_time nst_stack_next(nst_stack *stack) {
@@ -206,6 +207,7 @@ static void poll_inside(nst_stack *stack, void *argument) {
     if (nst_tcp_timers_run(stack)) result->more = true;
     if (nst_reassembly_run(stack)) result->more = true;
     if (nst_neighbours_run(stack)) result->more = true;
+    if (nst_dhcp_run(stack)) result->more = true;
     if (tell_waiting(stack)) result->more = true;
     result->worked = result->worked || result->more;
     result->more = result->more && has_work(stack);

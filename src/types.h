@@ -2,6 +2,7 @@
 #ifndef NST_TYPES_H
 #define NST_TYPES_H
 
+typedef struct nst_dhcp nst_dhcp;
 typedef struct nst_hub nst_hub;
 typedef struct nst_stack nst_stack;
 typedef struct nst_interface nst_interface;

@@ -21,7 +21,7 @@ end
 
 -- What the servers say of a name that is in no table.
 local function ask(stack, name)
-  local servers = stack and servers_of[stack]
+  local servers = stack and (servers_of[stack] or core.learned_dns(stack))
   if not servers or not servers[1] then return nil, "host not found" end
   return dns.lookup(stack, servers, name)
 end

@@ -125,16 +125,16 @@ local attach_rules = {
 
 --- Joins a device to the stack. Nothing is sent on a medium "ip"; on an Ethernet the addresses are announced.
 -- @tparam device dev
--- @tparam[opt] table opts `name`, `addresses`, `gateway`, `gateway6`, `mac` (Ethernet only; a random one)
+-- @tparam[opt] table opts `name`, `addresses`, `gateway`, `gateway6`; on Ethernet only `mac` (a random one) and `dhcp`
 -- @treturn interface|nil
 -- @treturn string "address already in use" (the device is attached), "closed", "invalid address", "full", "no route" (a
--- gateway outside the addresses' prefixes), "not supported" (DHCP, SLAAC, a second interface)
+-- gateway outside the addresses' prefixes), "not supported" (SLAAC, a second interface)
 ---@param dev netstack.device
 ---@param opts? table
 ---@return netstack.interface|nil, string?
 function Stack:attach(dev, opts)
   opts = check.options(opts, attach_rules, 2, "attach")
-  if opts.dhcp or opts.slaac then return nil, "not supported" end
+  if opts.slaac then return nil, "not supported" end
   local mac = opts.mac and opts.mac:gsub("(%x%x):?", function(byte) return string.char(tonumber(byte, 16)) end)
   local interface, err = core.attach(self, dev, opts.name or "eth0", mac or nil)
   if not interface then return nil, err end
@@ -142,6 +142,7 @@ function Stack:attach(dev, opts)
   if opts.addresses then ok, why = interface:set_addresses(opts.addresses) end
   if ok and opts.gateway then ok, why = core.add_route(self, "0.0.0.0/0", opts.gateway) end
   if ok and opts.gateway6 then ok, why = core.add_route(self, "::/0", opts.gateway6) end
+  if ok and opts.dhcp then ok, why = interface:start_dhcp() end
   if ok then return interface end
   interface:detach()
   return nil, why

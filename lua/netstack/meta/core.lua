@@ -135,6 +135,12 @@ function core.pipe(mtu, medium, capacity, checksum) end
 ---@return string|nil # "no memory"
 function core.device(mtu, medium, transmit, checksum) end
 
+---The DNS servers that DHCP has named.
+---@param stack netstack.stack
+---@return string[]|nil # nil: none
+---@return string|nil # "empty"
+function core.learned_dns(stack) end
+
 ---Joins a device to a stack.
 ---@param stack netstack.stack
 ---@param device netstack.device
@@ -319,6 +325,16 @@ function interface:mac() end
 ---@return string|nil # "fe80::ff:fe00:1%eth0"
 ---@return string|nil # "not supported": on another medium, below an mtu of 1280, or when another station has it
 function interface:link_local() end
+
+---Starts to ask for an address by DHCP.
+---@return integer|nil # 1
+---@return string|nil # "not supported": its medium is no Ethernet
+function interface:start_dhcp() end
+
+---What DHCP has got.
+---@return table|nil # {state, address, server, gateway, dns, expires, ignored}: RFC 2131's state in capitals; the rest once there is a lease, `expires` in seconds from now, none for ever; `ignored`, messages that made no sense
+---@return string|nil # "not supported": no DHCP here
+function interface:lease() end
 
 ---Counters of the device and of what the interface dropped.
 ---@return table # rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, waiting, and guarded: what the guard dropped of rx_dropped, by cause
