@@ -27,7 +27,8 @@ static void send(nst_interface *interface, unsigned operation, const uint8_t *se
   memcpy(arp + 14, sender_host, 4);
   if (target_station) memcpy(arp + 18, target_station, NST_MAC_LENGTH);
   memcpy(arp + 24, target_host, 4);
-  nst_ethernet_send(interface, packet, to, NST_TYPE_ARP);
+  if (operation == REPLY) nst_ethernet_answer(interface, packet, to, NST_TYPE_ARP);
+  else nst_ethernet_send(interface, packet, to, NST_TYPE_ARP);
 }
 
 static const uint8_t *bytes_of(const ip_addr_t *address) {

@@ -4,10 +4,26 @@
 
 #include "neighbour.h"
 #include "stack.h"
+#include "trace.h"
 
 const uint8_t nst_everybody[NST_MAC_LENGTH] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
+static void drop(nst_interface *interface, nst_packet *packet, const char *cause) {
+  interface->dropped_out++;
+  nst_trace_packet(interface->stack, NST_EVENT_DROP, interface, packet->data, packet->length, cause);
+  nst_packet_free(packet);
+}
+
+void nst_ethernet_answer(nst_interface *interface, nst_packet *packet, const uint8_t *to, uint16_t type) {
+  if (nst_interface_has_room(interface) || !NST_GUARDED) nst_ethernet_send(interface, packet, to, type);
+  else drop(interface, packet, "device full");
+}
+
 void nst_ethernet_send(nst_interface *interface, nst_packet *packet, const uint8_t *to, uint16_t type) {
+  if (!interface->up) {
+    drop(interface, packet, "interface down");
+    return;
+  }
   nst_packet_push(packet, NST_FRAME_HEADER);
   memcpy(packet->data, to, NST_MAC_LENGTH);
   memcpy(packet->data + NST_MAC_LENGTH, interface->mac, NST_MAC_LENGTH);

@@ -20,6 +20,8 @@ extern const uint8_t nst_everybody[NST_MAC_LENGTH];
 void nst_ethernet_output(nst_interface *interface, nst_packet *packet, const ip_addr_t *destination);
 /* Puts the header in front and transmits. */
 void nst_ethernet_send(nst_interface *interface, nst_packet *packet, const uint8_t *to, uint16_t type);
+/* The same for what only answers: with the device full it is dropped, or a flood of questions would fill the memory. */
+void nst_ethernet_answer(nst_interface *interface, nst_packet *packet, const uint8_t *to, uint16_t type);
 /* A frame came, and the guard let it pass. true: it was none of lwIP's and is gone; false: the header is off. */
 bool nst_ethernet_input(nst_interface *interface, nst_packet *packet);
 /* Tells the link of an address of ours that is new, and asks whether somebody else has it. */
@@ -34,7 +36,7 @@ void nst_nd_ask(nst_interface *interface, const ip_addr_t *host, const uint8_t *
 void nst_nd_probe(nst_interface *interface, const ip_addr_t *address);
 /* Whether it is a message of neighbour discovery, which lwIP does not get. */
 bool nst_is_nd(const uint8_t *packet, size_t length);
-/* Takes the packet over. */
+/* Takes the packet over; its frame's header is still in front of it. */
 void nst_nd_input(nst_interface *interface, nst_packet *packet);
 
 #endif

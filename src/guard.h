@@ -37,6 +37,7 @@
   X(FRAME_TYPE, "frame of an unknown type")                                                                            \
   X(FRAME_OTHERS, "frame for another station")                                                                         \
   X(FRAME_SOURCE, "frame from an impossible station")                                                                  \
+  X(FRAME_GROUP, "packet for one host in a frame for many")                                                            \
   X(ARP, "arp that breaks its rules")                                                                                  \
   X(LEAST_MTU, "packet too big with an mtu below 1280")
 

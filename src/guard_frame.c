@@ -27,6 +27,15 @@ static bool arp_sound(const uint8_t *frame, const uint8_t *arp, size_t length) {
   return arp[14] < 224 && arp[14] != 127; /* no group, nor everybody, nor the loopback */
 }
 
+/* RFC 1122 3.3.6: who sends such a thing wants many hosts to answer one packet. */
+static bool is_for_one(const nst_interface *interface, const uint8_t *packet, size_t length) {
+  ip_addr_t host = IPADDR4_INIT(0);
+  if (packet[0] >> 4 == 6) return length >= 40 && packet[24] != 0xff;
+  if (length < 20) return false;
+  memcpy(&ip_2_ip4(&host)->addr, packet + 16, 4);
+  return !ip_addr_ismulticast(&host) && !nst_interface_is_broadcast(interface, &host);
+}
+
 nst_guard_cause nst_guard_frame(const nst_interface *interface, const uint8_t *frame, size_t length) {
   unsigned type, version;
   if (length < NST_FRAME_HEADER + 1) return NST_GUARD_FRAME_SHORT;
@@ -40,7 +49,11 @@ nst_guard_cause nst_guard_frame(const nst_interface *interface, const uint8_t *f
     return arp_sound(frame, frame + NST_FRAME_HEADER, length - NST_FRAME_HEADER) ? NST_GUARD_PASS : NST_GUARD_ARP;
   }
   version = frame[NST_FRAME_HEADER] >> 4;
-  return version == (type == NST_TYPE_IPV4 ? 4u : 6u) ? NST_GUARD_PASS : NST_GUARD_VERSION;
+  if (version != (type == NST_TYPE_IPV4 ? 4u : 6u)) return NST_GUARD_VERSION;
+  if (NST_GUARDED && is_group(frame) && is_for_one(interface, frame + NST_FRAME_HEADER, length - NST_FRAME_HEADER)) {
+    return NST_GUARD_FRAME_GROUP;
+  }
+  return NST_GUARD_PASS;
 }
 
 /* Type, length in units of 8 bytes, data (RFC 4861 §4.6). A station's option is one unit. */

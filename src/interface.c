@@ -34,12 +34,22 @@ static bool is_ethernet(const nst_interface *interface) {
   return interface->device && interface->device->medium == NST_MEDIUM_ETHERNET;
 }
 
-bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address) {
+/* Its place in tentative_until; above NST_ADDRESSES: it is none of ours. */
+static size_t place_of(const nst_interface *interface, const ip_addr_t *address) {
   size_t i;
   for (i = 0; i < interface->address_count; i++) {
-    if (ip_addr_eq(&interface->addresses[i].address, address)) return true;
+    if (ip_addr_eq(&interface->addresses[i].address, address)) return i;
   }
-  return interface->has_link_local && ip_addr_eq(&interface->link_local.address, address);
+  return NST_ADDRESSES + !(interface->has_link_local && ip_addr_eq(&interface->link_local.address, address));
+}
+
+bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address) {
+  return place_of(interface, address) <= NST_ADDRESSES;
+}
+
+nst_time *nst_interface_tentative(nst_interface *interface, const ip_addr_t *address) {
+  size_t place = place_of(interface, address);
+  return place <= NST_ADDRESSES ? &interface->tentative_until[place] : NULL;
 }
 
 bool nst_interface_is_broadcast(const nst_interface *interface, const ip_addr_t *address) {
@@ -58,7 +68,6 @@ static err_t init_netif(struct netif *netif) {
   netif->output = nst_output4;
   netif->output_ip6 = nst_output6;
   netif->flags = NETIF_FLAG_LINK_UP;
-  if (is_ethernet(interface)) netif->flags |= NETIF_FLAG_BROADCAST;
   NETIF_SET_CHECKSUM_CTRL(netif, interface->device && interface->device->checksum ? NETIF_CHECKSUM_ENABLE_ALL
                                                                                    : NETIF_CHECKSUM_DISABLE_ALL);
   return ERR_OK;
@@ -86,6 +95,9 @@ static bool set_netif4(nst_interface *interface, int i, const nst_prefix *prefix
   } else if (!ip4_addr_eq(netif_ip4_addr(netif), &address) || !ip4_addr_eq(netif_ip4_netmask(netif), &mask)) {
     netif_set_addr(netif, &address, &mask, &none);
   }
+  /* Two hosts fill a prefix of 31 bits: none of its addresses means all of them (RFC 3021). */
+  if (is_ethernet(interface) && prefix && prefix->bits < 31) netif->flags |= NETIF_FLAG_BROADCAST;
+  else netif->flags &= (u8_t)~NETIF_FLAG_BROADCAST;
   return true;
 }
 
@@ -226,7 +238,8 @@ void nst_interface_detach(nst_interface *interface) {
 
 nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count) {
   nst_stack *stack = interface->stack;
-  bool fresh[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES];
+  nst_time until[NST_ADDRESSES], *known;
+  bool fresh[NST_ADDRESSES];
   size_t i, four = 0, six = 0;
   int next = 0;
   for (i = 0; i < count; i++) {
@@ -239,8 +252,13 @@ nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix
     nst_route *route = &stack->routes[i];
     if (route->interface == interface && route->own) nst_route_remove(stack, &route->to);
   }
-  for (i = 0; i < count; i++) fresh[i] = !nst_interface_has_address(interface, &addresses[i].address);
+  for (i = 0; i < count; i++) {
+    known = nst_interface_tentative(interface, &addresses[i].address);
+    fresh[i] = known == NULL;
+    until[i] = known ? *known : 0;
+  }
   memmove(interface->addresses, addresses, count * sizeof *addresses);
+  memcpy(interface->tentative_until, until, count * sizeof *until);
   interface->address_count = count;
   for (i = 0; i < count; i++) {
     if (!IP_IS_V6(&addresses[i].address) && !set_netif4(interface, next++, &addresses[i])) return NST_FULL;
@@ -259,7 +277,7 @@ nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix
 }
 
 void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *address) {
-  nst_prefix left[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES];
+  nst_prefix left[NST_ADDRESSES];
   ip_addr_t lost = *address;
   size_t i, count = 0;
   if (interface->has_link_local && ip_addr_eq(&interface->link_local.address, &lost)) interface->has_link_local = false;
@@ -269,7 +287,15 @@ void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *addre
   (void)nst_interface_set_addresses(interface, left, count);
 }
 
+/* On a link that we come back to, much may have changed. */
+static void announce_all(nst_interface *interface) {
+  size_t i;
+  if (interface->has_link_local) nst_ethernet_announce(interface, &interface->link_local.address);
+  for (i = 0; i < interface->address_count; i++) nst_ethernet_announce(interface, &interface->addresses[i].address);
+}
+
 void nst_interface_set_up(nst_interface *interface, bool up) {
+  bool changes = interface->up != up;
   int i;
   interface->up = up;
   for (i = 0; i < NST_IPV4_ADDRESSES; i++) {
@@ -278,6 +304,8 @@ void nst_interface_set_up(nst_interface *interface, bool up) {
     else netif_set_down(&interface->netifs[i]);
   }
   if (up) nst_interface_room_came(interface);
+  if (changes && up && is_ethernet(interface)) announce_all(interface);
+  if (changes && !up) nst_neighbours_forget(interface);
 }
 
 void nst_interface_packet_came(nst_interface *interface) {
@@ -412,7 +440,7 @@ static void input(nst_interface *interface, nst_packet *packet, bool looped) {
     if (packet == NULL || !passes(interface, packet, looped)) return;
   }
   if (nst_is_nd(packet->data, packet->length)) {
-    if (fragment) refuse(interface, packet, NST_GUARD_ND); /* RFC 6980 §5 */
+    if (fragment || looped) refuse(interface, packet, NST_GUARD_ND); /* RFC 6980 §5; a raw socket may say anything */
     else nst_nd_input(interface, packet);
     return;
   }

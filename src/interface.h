@@ -13,6 +13,7 @@
 
 #define NST_IPV4_ADDRESSES 8
 #define NST_IPV6_ADDRESSES 8
+#define NST_ADDRESSES (NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES)
 
 /* An address with the length of its prefix. */
 typedef struct nst_prefix {
@@ -38,13 +39,13 @@ struct nst_interface {
   uint8_t mac[6];      /* on Ethernet, and what follows */
   nst_prefix link_local; /* made from the mac (RFC 4291 2.5.6); not one of addresses[] */
   bool has_link_local;
-  nst_time detecting_until; /* until then somebody may say that an IPv6 address of ours is a duplicate */
   nst_time defended;   /* an IPv4 address, last */
   nst_dhcp *dhcp;      /* NULL: addresses are only the user's */
   struct netif netifs[NST_IPV4_ADDRESSES];
   bool registered[NST_IPV4_ADDRESSES];
-  nst_prefix addresses[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES];
+  nst_prefix addresses[NST_ADDRESSES];
   size_t address_count;
+  nst_time tentative_until[NST_ADDRESSES + 1]; /* addresses[], link_local: until then it may be a duplicate (nd.c) */
 };
 
 /* Inside the stack. `device` NULL makes the loopback interface; `mac` NULL: a random one. NULL: no memory. */
@@ -58,6 +59,8 @@ void nst_interface_detach(nst_interface *interface);
 nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count);
 void nst_interface_set_up(nst_interface *interface, bool up);
 bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address);
+/* Until when an address of ours is tentative; NULL: it is none of ours. */
+nst_time *nst_interface_tentative(nst_interface *interface, const ip_addr_t *address);
 /* Whether an IPv4 address means everybody on the link. */
 bool nst_interface_is_broadcast(const nst_interface *interface, const ip_addr_t *address);
 /* Inside the stack. Goes on without an address that turned out to be somebody else's. */

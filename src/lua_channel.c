@@ -82,7 +82,7 @@ static void read_addresses(reader *r) {
   size_t i, count;
   if (!lua_istable(L, -1)) complain(r, "addresses", "a list of addresses expected");
   count = nst_rawlen(L, -1);
-  if (count > NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES) {
+  if (count > NST_ADDRESSES) {
     r->error = NST_FULL;
     return;
   }

@@ -34,7 +34,7 @@ static int describe(lua_State *L) {
 
 typedef struct address_list {
   nst_interface *interface;
-  nst_prefix prefixes[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES + 1];
+  nst_prefix prefixes[NST_ADDRESSES + 1];
   size_t count;
   nst_error error;
 } address_list;
@@ -46,7 +46,7 @@ static nst_error read_prefixes(lua_State *L, int index, nst_stack *stack, addres
     nst_lua_argument_error(L, index - 1, function, "a list of addresses expected");
   }
   count = nst_rawlen(L, index);
-  if (count > NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES) return NST_FULL;
+  if (count > NST_ADDRESSES) return NST_FULL;
   for (i = 0; i < count; i++) {
     lua_rawgeti(L, index, (int)i + 1);
     if (lua_type(L, -1) != LUA_TSTRING) nst_lua_argument_error(L, index - 1, function, "addresses are strings");

@@ -1,7 +1,8 @@
 /*
-** IPv6 neighbour discovery (RFC 4861 §7) and duplicate address detection (RFC 4862 5.4), the optimistic one of RFC 4429:
-** an address is used from the start, and given up when somebody else turns out to have it within a second. After that
-** nobody can take it away.
+** IPv6 neighbour discovery (RFC 4861 §7) and duplicate address detection (RFC 4862 5.4), the optimistic one of
+** RFC 4429: an address is tentative for a second, in which it is given up when somebody else turns out to have it.
+** It is used meanwhile, but says nothing that would take a neighbour's packets from another owner: questions do not
+** name our station, answers override nobody's. After that second nobody can take it away.
 */
 #include <string.h>
 
@@ -59,6 +60,15 @@ static void send(nst_interface *interface, nst_packet *packet, const uint8_t *st
   if (packet) nst_ethernet_send(interface, packet, station, NST_TYPE_IPV6);
 }
 
+static void answer(nst_interface *interface, nst_packet *packet, const uint8_t *station) {
+  if (packet) nst_ethernet_answer(interface, packet, station, NST_TYPE_IPV6);
+}
+
+static bool is_tentative(nst_interface *interface, const ip_addr_t *address) {
+  const nst_time *until = nst_interface_tentative(interface, address);
+  return until && interface->stack->now < *until;
+}
+
 /* RFC 4291 2.7.1, RFC 2464 §7 */
 static void solicited_node(const ip_addr_t *host, uint8_t *group, uint8_t *station) {
   static const uint8_t prefix[13] = {0xff, 0x02, [11] = 1, [12] = 0xff};
@@ -68,14 +78,15 @@ static void solicited_node(const ip_addr_t *host, uint8_t *group, uint8_t *stati
   memcpy(station + 2, group + 12, 4);
 }
 
-/* Link-local hosts are asked from a link-local address, others from one of theirs. */
-static const ip_addr_t *source_for(const nst_interface *interface, const ip_addr_t *host) {
+/* Link-local hosts are asked from a link-local address, others from one of theirs, once that is surely ours. */
+static const ip_addr_t *source_for(nst_interface *interface, const ip_addr_t *host) {
   const ip_addr_t *first = interface->has_link_local ? &interface->link_local.address : &nowhere;
+  bool sure = first != &nowhere && !is_tentative(interface, first);
   size_t i;
-  if (ip6_addr_islinklocal(ip_2_ip6(host))) return first;
+  if (first != &nowhere && ip6_addr_islinklocal(ip_2_ip6(host))) return first;
   for (i = 0; i < interface->address_count; i++) {
     const nst_prefix *own = &interface->addresses[i];
-    if (!IP_IS_V6(&own->address)) continue;
+    if (!IP_IS_V6(&own->address) || (sure && is_tentative(interface, &own->address))) continue;
     if (nst_prefix_contains(own, host)) return &own->address;
     if (first == &nowhere) first = &own->address;
   }
@@ -83,17 +94,20 @@ static const ip_addr_t *source_for(const nst_interface *interface, const ip_addr
 }
 
 void nst_nd_ask(nst_interface *interface, const ip_addr_t *host, const uint8_t *station) {
+  const ip_addr_t *source = source_for(interface, host);
   uint8_t group[16], group_station[NST_MAC_LENGTH];
+  if (source == &nowhere) return; /* it would be a search for duplicates */
   solicited_node(host, group, group_station);
   send(interface,
-       build(interface, source_for(interface, host), station ? bytes_of(host) : group, SOLICITATION, 0, host,
-             SOURCE_STATION),
+       build(interface, source, station ? bytes_of(host) : group, SOLICITATION, 0, host,
+             is_tentative(interface, source) ? 0 : SOURCE_STATION),
        station ? station : group_station);
 }
 
 void nst_nd_probe(nst_interface *interface, const ip_addr_t *address) {
+  nst_time *until = nst_interface_tentative(interface, address);
   uint8_t group[16], station[NST_MAC_LENGTH];
-  interface->detecting_until = interface->stack->now + DETECTION_LASTS;
+  if (until) *until = interface->stack->now + DETECTION_LASTS;
   solicited_node(address, group, station);
   send(interface, build(interface, &nowhere, group, SOLICITATION, 0, address, 0), station);
 }
@@ -116,24 +130,22 @@ static const uint8_t *station_in(const uint8_t *message, size_t length, unsigned
 static void lose(nst_interface *interface, const ip_addr_t *address) {
   nst_stack *stack = interface->stack;
   stack->neighbours.counters.conflicts++;
-  if (NST_GUARDED && stack->now >= interface->detecting_until) return;
+  if (NST_GUARDED && !is_tentative(interface, address)) return;
   stack->neighbours.counters.duplicates++;
   nst_interface_lose_address(interface, address);
 }
 
+/* `sender`: the station that the frame came from. */
 static void solicited(nst_interface *interface, const uint8_t *message, size_t length, const ip_addr_t *source,
-                      const ip_addr_t *target) {
+                      const ip_addr_t *target, const uint8_t *sender) {
   static const uint8_t all_nodes[16] = {0xff, 0x02, [15] = 1}, all_stations[NST_MAC_LENGTH] = {0x33, 0x33, [5] = 1};
   const uint8_t *station = station_in(message, length, SOURCE_STATION);
-  nst_packet *answer;
+  unsigned override = is_tentative(interface, target) ? 0 : OVERRIDE;
   if (!nst_interface_has_address(interface, target)) return;
   if (ip_addr_isany(source)) { /* who asks so, wants the address for itself */
-    if (interface->stack->now < interface->detecting_until) {
-      lose(interface, target);
-    } else {
-      answer = build(interface, target, all_nodes, ADVERTISEMENT, OVERRIDE, target, TARGET_STATION);
-      send(interface, answer, all_stations);
-    }
+    if (!override) lose(interface, target);
+    else answer(interface, build(interface, target, all_nodes, ADVERTISEMENT, override, target, TARGET_STATION),
+                all_stations);
     return;
   }
   if (nst_interface_has_address(interface, source)) {
@@ -141,9 +153,9 @@ static void solicited(nst_interface *interface, const uint8_t *message, size_t l
     return;
   }
   if (station) nst_neighbour_heard(interface, source, station, NST_CLAIM_REQUEST, true);
-  answer = build(interface, target, bytes_of(source), ADVERTISEMENT, SOLICITED | OVERRIDE, target, TARGET_STATION);
-  if (station) send(interface, answer, station);
-  else if (answer) nst_ethernet_output(interface, answer, source); /* its station may have to be asked for */
+  answer(interface,
+         build(interface, target, bytes_of(source), ADVERTISEMENT, SOLICITED | override, target, TARGET_STATION),
+         station ? station : sender);
 }
 
 static void advertised(nst_interface *interface, const uint8_t *message, size_t length, const ip_addr_t *target) {
@@ -156,17 +168,26 @@ static void advertised(nst_interface *interface, const uint8_t *message, size_t 
                       flags & SOLICITED ? NST_CLAIM_ANSWER : NST_CLAIM_NEWS, (flags & OVERRIDE) != 0);
 }
 
-void nst_nd_input(nst_interface *interface, nst_packet *packet) {
-  const uint8_t *ip = packet->data, *message = ip + 40;
-  size_t length = packet->length - 40;
+static void take_in(nst_interface *interface, const uint8_t *ip, size_t length) {
+  const uint8_t *message = ip + 40, *sender = ip - NST_FRAME_HEADER + NST_MAC_LENGTH;
   ip_addr_t source = nowhere, target = nowhere;
-  if (!interface->device->checksum || nst_checksum6(ip, packet->length) == 0) {
-    memcpy(ip_2_ip6(&source)->addr, ip + 8, 16);
-    memcpy(ip_2_ip6(&target)->addr, message + 8, 16);
-    ip6_addr_assign_zone(ip_2_ip6(&source), IP6_UNICAST, &interface->netifs[0]);
-    ip6_addr_assign_zone(ip_2_ip6(&target), IP6_UNICAST, &interface->netifs[0]);
-    if (message[0] == SOLICITATION) solicited(interface, message, length, &source, &target);
-    else if (message[0] == ADVERTISEMENT) advertised(interface, message, length, &target);
+  memcpy(ip_2_ip6(&source)->addr, ip + 8, 16);
+  memcpy(ip_2_ip6(&target)->addr, message + 8, 16);
+  ip6_addr_assign_zone(ip_2_ip6(&source), IP6_UNICAST, &interface->netifs[0]);
+  ip6_addr_assign_zone(ip_2_ip6(&target), IP6_UNICAST, &interface->netifs[0]);
+  if (message[0] == SOLICITATION) solicited(interface, message, length - 40, &source, &target, sender);
+  else if (message[0] == ADVERTISEMENT) advertised(interface, message, length - 40, &target);
+}
+
+void nst_nd_input(nst_interface *interface, nst_packet *packet) {
+  const uint8_t *ip = packet->data;
+  size_t length = 40 + ((size_t)ip[4] << 8 | ip[5]); /* behind that there may be Ethernet's padding */
+  if (length > packet->length) length = packet->length;
+  if (interface->device->checksum && nst_checksum6(ip, length) != 0) {
+    interface->dropped_in++;
+    nst_trace_packet(interface->stack, NST_EVENT_DROP, interface, ip, length, "bad checksum");
+  } else {
+    take_in(interface, ip, length);
   }
   nst_packet_free(packet);
 }

@@ -16,6 +16,7 @@
 static const size_t at_most[NST_NEIGHBOUR_KINDS] = {256, 256, 1024};
 #define WAITING_EACH 64 /* a datagram of 65,507 bytes is 45 fragments */
 #define WAITING_ALL 1024
+#define WAITING_BYTES ((size_t)4 << 20)
 
 /* What RFC 4861 calls REACHABLE and STALE is told by `confirmed`. */
 typedef enum state { INCOMPLETE, KNOWN, DELAYED, PROBING } state;
@@ -52,13 +53,24 @@ static neighbour *find(nst_interface *interface, const ip_addr_t *host, uint64_t
   return NULL;
 }
 
+/* The packet that has waited longest; NULL. */
+static nst_packet *take_waiting(nst_neighbours *all, neighbour *n) {
+  nst_link *link = nst_list_pop(&n->waiting);
+  nst_packet *packet = link ? nst_holder(link, nst_packet, link) : NULL;
+  if (packet == NULL) return NULL;
+  n->waiting_count--;
+  all->waiting--;
+  all->waiting_bytes -= packet->length;
+  return packet;
+}
+
 static void forget(nst_neighbours *all, neighbour *n) {
+  nst_packet *packet;
   nst_table_remove(&all->table, &n->node);
   nst_heap_remove(&all->timers, &n->timer);
   nst_list_remove(&n->age);
   all->counts[n->kind]--;
-  all->waiting -= n->waiting_count;
-  nst_packets_free(&n->waiting);
+  while ((packet = take_waiting(all, n)) != NULL) nst_packet_free(packet);
   free(n);
 }
 
@@ -143,20 +155,17 @@ static void drop(nst_neighbours *all, neighbour *n, nst_packet *packet, const ch
   nst_packet_free(packet);
 }
 
-/* The newest packets are worth most (RFC 4861 7.2.2). */
+/* The newest packets are worth most (RFC 4861 7.2.2), but take their room only from those for the same neighbour. */
 static void wait_with(neighbour *n, nst_packet *packet) {
   nst_neighbours *all = &n->interface->stack->neighbours;
-  if (all->waiting >= WAITING_ALL && n->waiting_count == 0) {
-    drop(all, n, packet, "too many wait for a neighbour");
-    return;
-  }
   nst_list_append(&n->waiting, &packet->link);
   n->waiting_count++;
   all->waiting++;
-  if (n->waiting_count <= WAITING_EACH && all->waiting <= WAITING_ALL) return;
-  n->waiting_count--;
-  all->waiting--;
-  drop(all, n, nst_holder(nst_list_pop(&n->waiting), nst_packet, link), "too many wait for a neighbour");
+  all->waiting_bytes += packet->length;
+  while (n->waiting_count > WAITING_EACH ||
+         (n->waiting_count > 0 && (all->waiting > WAITING_ALL || all->waiting_bytes > WAITING_BYTES))) {
+    drop(all, n, take_waiting(all, n), "too many wait for a neighbour");
+  }
 }
 
 void nst_neighbour_send(nst_interface *interface, nst_packet *packet, const ip_addr_t *host) {
@@ -193,18 +202,20 @@ void nst_neighbour_send(nst_interface *interface, nst_packet *packet, const ip_a
 static void settle(neighbour *n, const uint8_t *station, bool confirmed) {
   nst_stack *stack = n->interface->stack;
   nst_neighbours *all = &stack->neighbours;
-  nst_link *link;
-  memcpy(n->station, station, NST_MAC_LENGTH);
+  nst_packet *packet;
+  memmove(n->station, station, NST_MAC_LENGTH); /* it may be this one */
   n->confirmed = confirmed ? stack->now : stack->now - REACHABLE_LASTS;
   n->state = KNOWN;
   n->asked = 0;
   nst_heap_remove(&all->timers, &n->timer);
   if (n->kind == NST_NEIGHBOUR_ASKED) use_as(all, n, NST_NEIGHBOUR_USED);
-  while ((link = nst_list_pop(&n->waiting)) != NULL) {
-    n->waiting_count--;
-    all->waiting--;
-    transmit(n, nst_holder(link, nst_packet, link));
-  }
+  while ((packet = take_waiting(all, n)) != NULL) transmit(n, packet);
+}
+
+static void probe(neighbour *n) {
+  n->state = PROBING;
+  n->asked = 0;
+  ask(n);
 }
 
 void nst_neighbour_heard(nst_interface *interface, const ip_addr_t *host, const uint8_t *station, nst_claim claim,
@@ -212,7 +223,7 @@ void nst_neighbour_heard(nst_interface *interface, const ip_addr_t *host, const 
   nst_stack *stack = interface->stack;
   uint64_t hash = hash_of(interface, host);
   neighbour *n = find(interface, host, hash);
-  bool same;
+  bool same, recent;
   if (n == NULL) {
     if (claim != NST_CLAIM_REQUEST || station == NULL) return;
     n = begin(interface, host, hash, NST_NEIGHBOUR_HEARD);
@@ -223,17 +234,33 @@ void nst_neighbour_heard(nst_interface *interface, const ip_addr_t *host, const 
     if (station) settle(n, station, claim == NST_CLAIM_ANSWER);
     return;
   }
+  if (n->state != PROBING && NST_GUARDED) claim = NST_CLAIM_NEWS; /* an answer to what? */
   same = station == NULL || memcmp(n->station, station, NST_MAC_LENGTH) == 0;
+  recent = stack->now - n->confirmed < REACHABLE_LASTS;
   if (same) {
     if (claim == NST_CLAIM_ANSWER) settle(n, n->station, true);
-  } else if (NST_GUARDED && claim != NST_CLAIM_ANSWER && stack->now - n->confirmed < REACHABLE_LASTS) {
-    /* It answered a moment ago, and another one says it were it: the next packet asks it again. */
-    n->confirmed = stack->now - REACHABLE_LASTS;
+  } else if (NST_GUARDED && recent) {
+    /* It answered a moment ago, and another one says it were it: the first is asked, and has to be silent to lose. */
+    if (n->state != PROBING) probe(n);
   } else if (override) {
     settle(n, station, claim == NST_CLAIM_ANSWER);
   } else {
     n->confirmed = stack->now - REACHABLE_LASTS; /* RFC 4861 7.2.5 */
   }
+}
+
+void nst_neighbour_proven(nst_stack *stack, const ip_addr_t *source, const ip_addr_t *host) {
+  nst_interface *interface;
+  struct netif *netif;
+  neighbour *n;
+  ip_addr_t next;
+  if (stack->neighbours.counts[NST_NEIGHBOUR_USED] == 0) return;
+  netif = nst_route_find(stack, source, host);
+  if (netif == NULL) return;
+  interface = nst_interface_of(netif);
+  nst_route_next(interface, host, &next);
+  n = find(interface, &next, hash_of(interface, &next));
+  if (n && n->state != INCOMPLETE) settle(n, n->station, true);
 }
 
 /* ---- time ---- */
@@ -245,12 +272,9 @@ nst_time nst_neighbours_next(const nst_stack *stack) {
 
 /* Nobody has answered: whoever sent what waits is told, as a router would tell (RFC 4861 7.2.2). */
 static void give_up(nst_neighbours *all, neighbour *n) {
-  nst_link *link;
+  nst_packet *packet;
   all->counters.failed++;
-  while ((link = nst_list_pop(&n->waiting)) != NULL) {
-    nst_packet *packet = nst_holder(link, nst_packet, link);
-    n->waiting_count--;
-    all->waiting--;
+  while ((packet = take_waiting(all, n)) != NULL) {
     nst_icmp_tell_ourselves(n->interface, packet);
     nst_trace_packet(n->interface->stack, NST_EVENT_DROP, n->interface, packet->data, packet->length,
                      "neighbour does not answer");
@@ -265,11 +289,8 @@ bool nst_neighbours_run(nst_stack *stack) {
   bool worked = false;
   while (nst_neighbours_next(stack) <= stack->now) {
     neighbour *n = nst_holder(nst_heap_first(&all->timers), neighbour, timer);
-    if (n->state == DELAYED) {
-      n->state = PROBING;
-      n->asked = 0;
-    }
-    if (n->asked < ASK_AT_MOST) ask(n);
+    if (n->state == DELAYED) probe(n);
+    else if (n->asked < ASK_AT_MOST) ask(n);
     else give_up(all, n);
     worked = true;
   }

@@ -32,7 +32,7 @@ typedef struct nst_neighbours {
   nst_link ages[NST_NEIGHBOUR_KINDS]; /* longest unused first */
   size_t counts[NST_NEIGHBOUR_KINDS];
   nst_heap timers;
-  size_t waiting; /* packets */
+  size_t waiting, waiting_bytes; /* packets, and what they hold */
   nst_neighbour_counters counters;
 } nst_neighbours;
 
@@ -53,6 +53,8 @@ typedef enum nst_claim {
 /* Inside the stack. A host says that this is its station; NULL: it did not name one. `override`: replace another. */
 void nst_neighbour_heard(nst_interface *interface, const ip_addr_t *host, const uint8_t *station, nst_claim claim,
                          bool override);
+/* Inside the stack. The host has answered a protocol above (RFC 4861 7.3.1): the station it is reached by is right. */
+void nst_neighbour_proven(nst_stack *stack, const ip_addr_t *source, const ip_addr_t *host);
 /* Inside the stack. Asks again, or gives up, as time has come; true when there was anything. */
 bool nst_neighbours_run(nst_stack *stack);
 nst_time nst_neighbours_next(const nst_stack *stack);

@@ -46,6 +46,30 @@ static void remove_at(nst_stack *stack, size_t i) {
   memmove(stack->routes + i, stack->routes + i + 1, (stack->route_count - i) * sizeof *stack->routes);
 }
 
+/* An IPv6 address may say itself which link it is on. */
+static bool is_zone_of(const nst_interface *interface, const ip_addr_t *address) {
+  return ip6_addr_test_zone(ip_2_ip6(address), &interface->netifs[0]) != 0;
+}
+
+static bool has_zone(const ip_addr_t *address) {
+  return IP_IS_V6(address) && ip6_addr_has_zone(ip_2_ip6(address));
+}
+
+/* The interface whose link a gateway is on. */
+static nst_interface *link_of(const nst_stack *stack, const ip_addr_t *gateway) {
+  const nst_link *link;
+  size_t i;
+  for (link = stack->interfaces.next; link != &stack->interfaces && has_zone(gateway); link = link->next) {
+    nst_interface *interface = nst_holder(link, nst_interface, link);
+    if (interface->has_link_local && is_zone_of(interface, gateway)) return interface;
+  }
+  for (i = 0; i < stack->route_count; i++) {
+    const nst_route *route = &stack->routes[i];
+    if (IP_IS_ANY_TYPE_VAL(route->gateway) && nst_prefix_contains(&route->to, gateway)) return route->interface;
+  }
+  return NULL;
+}
+
 nst_error nst_route_add(nst_stack *stack, const nst_prefix *to, nst_interface *interface, const ip_addr_t *gateway,
                         bool own) {
   nst_route route;
@@ -55,14 +79,8 @@ nst_error nst_route_add(nst_stack *stack, const nst_prefix *to, nst_interface *i
   route.interface = interface;
   route.gateway = gateway ? *gateway : (ip_addr_t)IPADDR_ANY_TYPE_INIT;
   route.own = own;
-  if (gateway && interface == NULL) {
-    for (i = 0; i < stack->route_count && route.interface == NULL; i++) {
-      if (IP_IS_ANY_TYPE_VAL(stack->routes[i].gateway) && nst_prefix_contains(&stack->routes[i].to, gateway)) {
-        route.interface = stack->routes[i].interface;
-      }
-    }
-    if (route.interface == NULL) return NST_NO_ROUTE;
-  }
+  if (gateway && interface == NULL) route.interface = link_of(stack, gateway);
+  if (route.interface == NULL) return NST_NO_ROUTE;
   for (i = 0; i < stack->route_count; i++) {
     if (same_prefix(&stack->routes[i].to, to)) {
       remove_at(stack, i);
@@ -121,13 +139,9 @@ struct netif *nst_route_find(nst_stack *stack, const ip_addr_t *source, const ip
   nst_interface *only = NULL;
   nst_link *link;
   size_t i, interfaces = 0;
-  if (IP_IS_V6(destination) && ip6_addr_has_zone(ip_2_ip6(destination))) { /* it says which link it is on */
-    for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
-      nst_interface *interface = nst_holder(link, nst_interface, link);
-      if (ip6_addr_test_zone(ip_2_ip6(destination), &interface->netifs[0])) {
-        return usable(interface, destination) ? &interface->netifs[0] : NULL;
-      }
-    }
+  for (link = stack->interfaces.next; link != &stack->interfaces && has_zone(destination); link = link->next) {
+    nst_interface *interface = nst_holder(link, nst_interface, link);
+    if (is_zone_of(interface, destination)) return usable(interface, destination) ? &interface->netifs[0] : NULL;
   }
   for (i = 0; i < stack->route_count; i++) {
     const nst_route *route = &stack->routes[i];

@@ -3,6 +3,7 @@
 ** keep these times in a heap, and let lwIP tick only then, with only that connection on its list. The retransmission
 ** timeout is ours (RFC 6298, in nanoseconds); lwIP's counters are set so that a tick does what is due and no more.
 */
+#include "neighbour.h"
 #include "tcp.h"
 
 #include "lwip/priv/tcp_priv.h"
@@ -87,6 +88,7 @@ static void update_retransmission(nst_tcp *tcp) {
   struct tcp_pcb *pcb = tcp->pcb;
   nst_time now = tcp->socket.stack->now;
   if (pcb->lastack != tcp->acked_before) { /* new data acknowledged */
+    nst_neighbour_proven(tcp->socket.stack, &tcp->local_host, &tcp->remote_host);
     if (tcp->timed_before != 0 && TCP_SEQ_LT(tcp->timed_sequence_before, pcb->lastack)) {
       sample(tcp, now - tcp->sample_start);
     }
