@@ -3,6 +3,7 @@
 ** input is a list of orders: frames as they are, and ARP, neighbour discovery and IP packets whose fields the fuzzer
 ** fills in.
 */
+#include "dhcp.h"
 #include "ethernet.h"
 #include "fuzz.h"
 #include "neighbour.h"
@@ -142,6 +143,42 @@ static void packet6(world *w, source *s, uint8_t *frame) {
   deliver(w, frame, at + 40 + length);
 }
 
+/* What a DHCP server says, to the question that is open; its options are the fuzzer's. */
+static void lease(world *w, source *s, uint8_t *frame) {
+  static const uint8_t cookie[4] = {99, 130, 83, 99};
+  uint8_t *ip = frame + 14, *message = ip + 28;
+  unsigned odd = take(s);
+  size_t options = take(s) % 64, length = 28 + 240 + options, i;
+  if (w->interface->dhcp == NULL) return;
+  memset(frame, 0, 14 + length);
+  memset(frame, 0xff, 6);
+  put_station(frame + 6, 0);
+  put16(frame + 12, 0x0800);
+  ip[0] = 0x45;
+  put16(ip + 2, (unsigned)length);
+  ip[8] = 64;
+  ip[9] = 17;
+  put_host4(ip + 12, 2);
+  memset(ip + 16, 0xff, 4);
+  put16(ip + 20, 67);
+  put16(ip + 22, 68);
+  put16(ip + 24, (unsigned)(length - 20));
+  message[0] = odd & 1 ? (uint8_t)take(s) : 2;
+  memcpy(message + 4, &w->interface->dhcp->xid, 4);
+  put_host4(message + 16, take(s));
+  memcpy(message + 28, own, 6);
+  memcpy(message + 236, cookie, 4);
+  for (i = 0; i < options; i++) message[240 + i] = (uint8_t)take(s);
+  if (w->checksum) mend(ip, length);
+  deliver(w, frame, 14 + length);
+}
+
+static void start_dhcp(nst_stack *stack, void *argument) {
+  world *w = argument;
+  (void)stack;
+  if (w->interface->dhcp == NULL) (void)nst_dhcp_start(w->interface);
+}
+
 static void set_addresses(nst_stack *stack, void *argument) {
   world *w = argument;
   nst_prefix prefixes[3];
@@ -218,6 +255,11 @@ static void order(world *w, source *s, uint8_t *frame) {
   unsigned what = take(s);
   size_t length, i;
   w->ipv6 = (what & 0x80) != 0;
+  if ((what & 0x60) == 0x60) {
+    if (what & 1) (void)nst_inside(w->stack, start_dhcp, w);
+    else lease(w, s, frame);
+    return;
+  }
   switch (what & 15) {
     case 0: case 1: case 2: arp(w, s, frame); break;
     case 3: case 4: case 5: discovery(w, s, frame); break;
