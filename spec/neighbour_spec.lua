@@ -130,6 +130,17 @@ describe("A neighbour", function()
         assert.equal(3, #packets.drain(far))
         answer(far, send "d", OTHER)
         assert.equal(OTHER, next_frame(far):sub(1, 6))
+        -- After a long silence another may be it, or the same, but nobody is who was not asked.
+        for _, station in ipairs { PEER, PEER } do
+          sleep(31)
+          claim_peer(far, ipv6, station)
+          assert.equal(station, send("e"):sub(1, 6))
+          local asked = far:receive(6)
+          assert.equal(station, asked:sub(1, 6))
+          answer(far, asked, station)
+          sleep(8)
+          assert.is_nil(far:receive())
+        end
         socket:close()
       end)
 
