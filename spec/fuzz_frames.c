@@ -19,7 +19,9 @@ typedef struct world {
   nst_udp *udp;
   bool checksum;
   unsigned host; /* of the next send or connect */
-  bool ipv6;
+  bool ipv6, more; /* ...addresses than usual */
+  nst_prefix sure[NST_ADDRESSES + 1]; /* addresses that nobody can take away any more */
+  size_t sure_count;
 } world;
 
 static const uint8_t own[6] = {2, 0, 0, 0, 0, 1};
@@ -181,15 +183,16 @@ static void start_dhcp(nst_stack *stack, void *argument) {
 
 static void set_addresses(nst_stack *stack, void *argument) {
   world *w = argument;
-  nst_prefix prefixes[3];
+  nst_prefix prefixes[4];
   (void)stack;
   memset(prefixes, 0, sizeof prefixes);
   IP_ADDR4(&prefixes[0].address, 10, 0, 0, 1);
   IP_ADDR4(&prefixes[1].address, 10, 0, 0, 3);
   IP_ADDR6(&prefixes[2].address, PP_HTONL(0xfd000000), 0, 0, PP_HTONL(1));
+  IP_ADDR6(&prefixes[3].address, PP_HTONL(0xfd000000), 0, 0, PP_HTONL(5));
   prefixes[0].bits = prefixes[1].bits = 24;
-  prefixes[2].bits = 64;
-  (void)nst_interface_set_addresses(w->interface, prefixes, 3);
+  prefixes[2].bits = prefixes[3].bits = 64;
+  (void)nst_interface_set_addresses(w->interface, prefixes, w->more ? 4 : 3);
 }
 
 static void open_sockets(nst_stack *stack, void *argument) {
@@ -197,11 +200,18 @@ static void open_sockets(nst_stack *stack, void *argument) {
   static const ip_addr_t any = IPADDR_ANY_TYPE_INIT;
   nst_prefix everywhere;
   ip_addr_t gateway;
+  uint8_t bytes[16];
   w->interface = nst_interface_attach(stack, w->ends[0], "eth0", own);
   set_addresses(stack, w);
   memset(&everywhere, 0, sizeof everywhere);
   IP_ADDR4(&everywhere.address, 0, 0, 0, 0);
   IP_ADDR4(&gateway, 10, 0, 0, 9);
+  (void)nst_route_add(stack, &everywhere, NULL, &gateway, false);
+  IP_ADDR6(&everywhere.address, 0, 0, 0, 0);
+  IP_ADDR6(&gateway, 0, 0, 0, 0);
+  put_host6(bytes, 0x42); /* a link-local one */
+  memcpy(ip_2_ip6(&gateway)->addr, bytes, 16);
+  ip6_addr_assign_zone(ip_2_ip6(&gateway), IP6_UNICAST, &w->interface->netifs[0]);
   (void)nst_route_add(stack, &everywhere, NULL, &gateway, false);
   w->listener = nst_tcp_new(stack);
   (void)nst_tcp_bind(w->listener, &any, 80);
@@ -214,6 +224,7 @@ static void host_of(const world *w, ip_addr_t *host) {
   uint8_t bytes[16];
   if (w->ipv6) {
     put_host6(bytes, w->host);
+    if ((w->host & 0xd0) == 0x10) bytes[1] = 99; /* behind the gateway */
     IP_ADDR6(host, 0, 0, 0, 0);
     memcpy(ip_2_ip6(host)->addr, bytes, 16);
     ip6_addr_assign_zone(ip_2_ip6(host), IP6_UNICAST, &w->interface->netifs[0]);
@@ -251,7 +262,31 @@ static void turn(nst_stack *stack, void *argument) {
   nst_interface_set_up(w->interface, !w->interface->up);
 }
 
-static void order(world *w, source *s, uint8_t *frame) {
+/* Notes which IPv6 addresses are surely ours. */
+static void note_sure(world *w) {
+  const nst_interface *interface = w->interface;
+  size_t i;
+  w->sure_count = 0;
+  for (i = 0; i <= NST_ADDRESSES; i++) {
+    const nst_prefix *own = i < NST_ADDRESSES ? &interface->addresses[i] : &interface->link_local;
+    if (i < NST_ADDRESSES ? i >= interface->address_count : !interface->has_link_local) continue;
+    if (interface->tentative_until[i] <= w->stack->now) w->sure[w->sure_count++] = *own;
+  }
+}
+
+static void check(world *w) {
+  const nst_neighbours *all = &w->stack->neighbours;
+  const nst_link *at;
+  size_t i, count = 0;
+  for (i = 0; i < w->sure_count; i++) {
+    if (!nst_interface_has_address(w->interface, &w->sure[i].address)) abort(); /* somebody has taken it away */
+  }
+  for (at = w->interface->egress.next; at != &w->interface->egress; at = at->next) count++;
+  if (all->table.count > 1600 || all->waiting > 1024 || all->waiting_bytes > 4 << 20 || count > 2048) abort();
+}
+
+/* true: what the stack sends is taken from the device before the next order. */
+static bool order(world *w, source *s, uint8_t *frame) {
   unsigned what = take(s);
   size_t length, i;
   w->ipv6 = (what & 0x80) != 0;
@@ -268,13 +303,18 @@ static void order(world *w, source *s, uint8_t *frame) {
     case 8: case 9: w->host = take(s); (void)nst_inside(w->stack, send_datagram, w); break;
     case 10: w->host = take(s); (void)nst_inside(w->stack, start_connect, w); break;
     case 11: case 12: w->stack->now += (nst_time)take(s) * 100 * NST_MILLISECOND; break;
-    case 13: (void)nst_inside(w->stack, set_addresses, w); break;
+    case 13:
+      w->more = (what & 0x20) != 0;
+      w->sure_count = 0;
+      (void)nst_inside(w->stack, set_addresses, w);
+      break;
     case 14: (void)nst_inside(w->stack, turn, w); break;
     default:
       length = take(s);
       for (i = 0; i < length; i++) frame[i] = (uint8_t)take(s);
       if (length > 0) deliver(w, frame, length);
   }
+  return (what & 0x40) == 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -284,19 +324,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   world w;
   nst_packet *packet;
   int orders = 64;
+  bool taken;
   memset(&w, 0, sizeof w);
   w.hub = nst_hub_new();
   w.stack = nst_stack_new(w.hub, &config);
   w.checksum = size > 0 && (data[size - 1] & 1);
-  if (!nst_pipe_new(w.hub, 1500, NST_MEDIUM_ETHERNET, 0, w.checksum, w.ends)) abort();
+  if (!nst_pipe_new(w.hub, 1500, NST_MEDIUM_ETHERNET, size > 0 && (data[size - 1] & 2) ? 8 : 0, w.checksum, w.ends)) {
+    abort();
+  }
   (void)nst_inside(w.stack, open_sockets, &w);
   s.data = data;
   s.size = size;
   while (s.size > 0 && orders-- > 0) {
-    order(&w, &s, frame);
+    note_sure(&w);
+    taken = order(&w, &s, frame);
     settle(w.stack);
-    while ((packet = nst_device_receive(w.ends[1])) != NULL) nst_packet_free(packet);
-    if (w.stack->neighbours.table.count > 1600 || w.stack->neighbours.waiting > 1024) abort(); /* no bound held */
+    while (taken && (packet = nst_device_receive(w.ends[1])) != NULL) nst_packet_free(packet);
+    check(&w);
   }
   close_one(&w.listener->socket);
   close_one(&w.udp->socket);

@@ -20,7 +20,7 @@
   X(ALREADY_CONNECTED, "already connected", "the socket has a peer", "use a new socket")                               \
   X(NOT_CONNECTED, "not connected", "the socket has no peer yet", "connect first")                                     \
   X(NO_ROUTE, "no route", "no interface leads there, or the stack has none", "attach a device, give it addresses, add a route") \
-  X(HOST_UNREACHABLE, "host unreachable", "a router reported (ICMP) that it cannot reach the host", "check the address and the route") \
+  X(HOST_UNREACHABLE, "host unreachable", "a router reported (ICMP) that it cannot reach the host, or it does not answer on its link", "check the address and the route") \
   X(PORT_UNREACHABLE, "port unreachable", "the other host reported (ICMP) that nobody has that UDP port",              \
     "told once; check the port")                                                                                       \
   X(ADDRESS_IN_USE, "address already in use", "another socket holds the port, or the device is attached already",      \

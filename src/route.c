@@ -167,7 +167,7 @@ void nst_route_next(const nst_interface *interface, const ip_addr_t *destination
   const nst_stack *stack = interface->stack;
   size_t i;
   *next = *destination;
-  for (i = 0; i < stack->route_count; i++) {
+  for (i = 0; i < stack->route_count && !has_zone(destination); i++) { /* no router passes on what has a zone */
     const nst_route *route = &stack->routes[i];
     if (route->interface != interface || !nst_prefix_contains(&route->to, destination)) continue;
     if (!IP_IS_ANY_TYPE_VAL(route->gateway)) *next = route->gateway;
