@@ -45,7 +45,7 @@ end
 describe("Random numbers", function()
   after_each(helper.nothing_left)
 
-  it("of initial sequences differ between connections by no pattern (RFC 6528)", function()
+  it("of initial sequences differ between connections by no pattern (RFC 6528) #guarded", function()
     local numbers = field(syns({ seed = 1 }, 1000), "seq")
     assert.is_true(repeated_steps(numbers) <= 2, repeated_steps(numbers))
     local high = 0
@@ -76,7 +76,7 @@ describe("Random numbers", function()
     end)
   end)
 
-  it("of ports cover what there is (RFC 6056)", function()
+  it("of ports cover what there is (RFC 6056) #guarded", function()
     local ports = field(syns({ seed = 1 }, 1000), "from_port")
     assert.is_true(repeated_steps(ports) < 30, repeated_steps(ports))
     local quarters = { 0, 0, 0, 0 }
@@ -102,7 +102,7 @@ describe("Random numbers", function()
     end
   end)
 
-  it("say nothing about another stack's", function()
+  it("say nothing about another stack's #guarded", function()
     local a, b = syns({ seed = 1 }, 50), syns({ seed = 2 }, 50)
     local differences = {}
     for i = 1, 50 do differences[i] = (a[i].seq - b[i].seq) % 2 ^ 32 end

@@ -48,7 +48,7 @@ for _, family in ipairs(helper.families) do
       end)
     end
 
-    flooded("of SYNs leaves 32 half-open connections, for 20 s", function(stack, far, works)
+    flooded("of SYNs leaves 32 half-open connections, for 20 s #guarded", function(stack, far, works)
       for i = 1, 5000 do
         far:send(spoofed(i))
         if i % 500 == 0 then
@@ -82,7 +82,7 @@ for _, family in ipairs(helper.families) do
       assert.equal(memory, stack:stats().memory.blocks)
     end)
 
-    flooded("of connections that we close leaves 4096 in TIME_WAIT, the last ones", function(stack, far, _, listener)
+    flooded("of connections that we close leaves 4096 in TIME_WAIT, the last ones #guarded", function(stack, far, _, listener)
       for i = 1, 4500 do
         local peer = helper.peer(far, family, 1024 + i)
         peer:connect(80)

@@ -28,7 +28,7 @@ static bool taken(nst_stack *stack, nst_protocol protocol, const ip_addr_t *host
 /* RFC 6056, algorithm 1: a random start, then the next free one. */
 uint16_t nst_port_choose(nst_stack *stack, nst_protocol protocol, const ip_addr_t *local_host,
                          const ip_addr_t *remote_host, uint16_t remote_port) {
-  uint32_t start = nst_random_u32(&stack->random) % EPHEMERALS, i;
+  uint32_t start = NST_GUARDED ? nst_random_u32(&stack->random) % EPHEMERALS : 0, i;
   for (i = 0; i < EPHEMERALS; i++) {
     uint16_t port = (uint16_t)(FIRST_EPHEMERAL + (start + i) % EPHEMERALS);
     if (taken(stack, protocol, local_host, port, false)) continue;

@@ -42,6 +42,7 @@ uint32_t nst_tcp_isn(const struct ip_addr *local_ip, uint16_t local_port, const 
   uint64_t key[2];
   addresses tuple;
   size_t length = put_address(tuple.bytes, local_ip);
+  if (!NST_GUARDED) return stack->isn_offset += 6510; /* as lwIP does */
   key[0] = stack->secret[1]; /* not the table's key: what the table leaks says nothing about this */
   key[1] = ~stack->secret[0];
   length += put_address(tuple.bytes + length, remote_ip);
@@ -285,7 +286,7 @@ static void settle(nst_tcp *tcp) {
       tcp->state_at = stack->now + TIME_WAIT_LASTS;
       nst_tcp_timers_after(tcp);
       nst_list_append(&stack->time_wait, &tcp->waits);
-      if (++stack->time_wait_count > TIME_WAIT_AT_MOST) {
+      if (++stack->time_wait_count > TIME_WAIT_AT_MOST && NST_GUARDED) {
         stack->counters.tcp_time_wait_evicted++;
         nst_tcp_forget_time_wait(nst_holder(stack->time_wait.next, nst_tcp, waits));
       }
@@ -442,7 +443,7 @@ void __wrap_tcp_input(struct pbuf *p, struct netif *input) {
     }
     if (tcp == NULL) {
       tcp = find_listener(stack, ip_current_dest_addr(), local_port);
-      if (tcp && kind == TCP_SYN && tcp->pending >= tcp->backlog) {
+      if (tcp && kind == TCP_SYN && tcp->pending >= tcp->backlog && NST_GUARDED) {
         stack->counters.tcp_syn_dropped++;
         drop(stack, p, input, "backlog full");
         return;
