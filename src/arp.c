@@ -1,6 +1,7 @@
 /* ARP (RFC 826), with the manners of RFC 5227: probes are answered, claims of our addresses are countered. */
 #include <string.h>
 
+#include "bytes.h"
 #include "ethernet.h"
 #include "neighbour.h"
 #include "stack.h"
@@ -31,10 +32,6 @@ static void send(nst_interface *interface, unsigned operation, const uint8_t *se
   else nst_ethernet_send(interface, packet, to, NST_TYPE_ARP);
 }
 
-static const uint8_t *bytes_of(const ip_addr_t *address) {
-  return (const uint8_t *)&ip_2_ip4(address)->addr;
-}
-
 /* Of our addresses, the one that a host would expect questions from. */
 static const uint8_t *source_for(const nst_interface *interface, const ip_addr_t *host) {
   static const uint8_t nobody[4];
@@ -43,19 +40,20 @@ static const uint8_t *source_for(const nst_interface *interface, const ip_addr_t
   for (i = 0; i < interface->address_count; i++) {
     const nst_prefix *own = &interface->addresses[i];
     if (IP_IS_V6(&own->address)) continue;
-    if (nst_prefix_contains(own, host)) return bytes_of(&own->address);
-    if (first == nobody) first = bytes_of(&own->address);
+    if (nst_prefix_contains(own, host)) return nst_address_bytes(&own->address);
+    if (first == nobody) first = nst_address_bytes(&own->address);
   }
   return first;
 }
 
 void nst_arp_ask(nst_interface *interface, const ip_addr_t *host, const uint8_t *station) {
-  send(interface, REQUEST, source_for(interface, host), station, bytes_of(host), station ? station : nst_everybody);
+  const uint8_t *to = station ? station : nst_everybody;
+  send(interface, REQUEST, source_for(interface, host), station, nst_address_bytes(host), to);
 }
 
 /* RFC 5227 §2.3 */
 void nst_arp_announce(nst_interface *interface, const ip_addr_t *address) {
-  send(interface, REQUEST, bytes_of(address), NULL, bytes_of(address), nst_everybody);
+  send(interface, REQUEST, nst_address_bytes(address), NULL, nst_address_bytes(address), nst_everybody);
 }
 
 /* The guard has looked at its form. */

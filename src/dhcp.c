@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "ethernet.h"
 #include "stack.h"
 #include "trace.h"
@@ -35,14 +36,6 @@ typedef struct message {
   uint32_t lease, renewal, rebinding; /* seconds; 0: not said */
   bool has_mask;
 } message;
-
-static uint32_t u32_at(const uint8_t *bytes) {
-  return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
-}
-
-static unsigned u16_at(const uint8_t *bytes) {
-  return (unsigned)bytes[0] << 8 | bytes[1];
-}
 
 const char *nst_dhcp_state_name(const nst_dhcp *dhcp) {
   static const char *const names[] = {"SELECTING", "REQUESTING", "BOUND", "RENEWING", "REBINDING"};
@@ -188,9 +181,9 @@ static bool read_options(const uint8_t *options, size_t length, message *m) {
       case MASK: if (size == 4) { memcpy(m->mask, data, 4); m->has_mask = true; } break;
       case ROUTER: if (size >= 4) memcpy(m->gateway, data, 4); break;
       case SERVER: if (size == 4) memcpy(m->server, data, 4); break;
-      case LEASE: if (size == 4) m->lease = u32_at(data); break;
-      case RENEWAL: if (size == 4) m->renewal = u32_at(data); break;
-      case REBINDING: if (size == 4) m->rebinding = u32_at(data); break;
+      case LEASE: if (size == 4) m->lease = nst_get32(data); break;
+      case RENEWAL: if (size == 4) m->renewal = nst_get32(data); break;
+      case REBINDING: if (size == 4) m->rebinding = nst_get32(data); break;
       case DNS:
         for (; size >= 4 && m->dns_count < NST_DHCP_SERVERS; size -= 4, data += 4) {
           if (is_host(data)) memcpy(m->dns[m->dns_count++], data, 4);
@@ -205,7 +198,7 @@ static bool read_options(const uint8_t *options, size_t length, message *m) {
 
 /* The length of a mask's prefix; 0 when its bits are not in a row, or leave no room for hosts. */
 static uint8_t bits_of(const message *m) {
-  uint32_t mask = u32_at(m->mask);
+  uint32_t mask = nst_get32(m->mask);
   uint8_t bits = 0;
   if (!m->has_mask) return m->offered[0] < 128 ? 8 : m->offered[0] < 192 ? 16 : 24; /* classes, as of old */
   while (bits < 32 && (mask & 0x80000000u >> bits)) bits++;
@@ -215,7 +208,7 @@ static uint8_t bits_of(const message *m) {
 /* Whether the offer can be an interface's address: a host's, and not its network's first or last. */
 static bool makes_sense(const message *m) {
   uint8_t bits = bits_of(m);
-  uint32_t host = bits < 32 ? u32_at(m->offered) << bits : 1;
+  uint32_t host = bits < 32 ? nst_get32(m->offered) << bits : 1;
   if (!is_host(m->offered) || !is_host(m->server) || m->lease == 0 || bits == 0) return false;
   return bits >= 31 || (host != 0 && host != 0xffffffffu << bits);
 }
@@ -266,20 +259,20 @@ static void heed(nst_interface *interface, const message *m) {
 
 bool nst_is_dhcp(const uint8_t *packet, size_t length) {
   size_t header = (packet[0] & 15u) * 4u;
-  return packet[0] >> 4 == 4 && packet[9] == 17 && length >= header + 8 && u16_at(packet + header) == SERVER_PORT &&
-         u16_at(packet + header + 2) == CLIENT_PORT;
+  return packet[0] >> 4 == 4 && packet[9] == 17 && length >= header + 8 && nst_get16(packet + header) == SERVER_PORT &&
+         nst_get16(packet + header + 2) == CLIENT_PORT;
 }
 
 /* Of the IPv4 header, and of UDP where the sender has set it (RFC 768). */
 static bool checksums_hold(const uint8_t *ip, size_t header, size_t length) {
   const uint8_t *udp = ip + header;
-  size_t size = u16_at(udp + 4), i;
+  size_t size = nst_get16(udp + 4), i;
   uint32_t sum = 17 + (uint32_t)size;
   if (inet_chksum(ip, (u16_t)header) != 0) return false;
   if (udp[6] == 0 && udp[7] == 0) return true;
   if (size > length - header) return false;
-  for (i = 12; i < 20; i += 2) sum += u16_at(ip + i);
-  for (i = 0; i + 1 < size; i += 2) sum += u16_at(udp + i);
+  for (i = 12; i < 20; i += 2) sum += nst_get16(ip + i);
+  for (i = 0; i + 1 < size; i += 2) sum += nst_get16(udp + i);
   if (i < size) sum += (uint32_t)udp[i] << 8;
   while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
   return sum == 0xffff;
@@ -287,7 +280,7 @@ static bool checksums_hold(const uint8_t *ip, size_t header, size_t length) {
 
 void nst_dhcp_input(nst_interface *interface, nst_packet *packet) {
   const uint8_t *ip = packet->data, *data = ip + (ip[0] & 15u) * 4u + 8;
-  size_t header = (size_t)(data - ip), length = u16_at(ip + 2) < packet->length ? u16_at(ip + 2) : packet->length;
+  size_t header = (size_t)(data - ip), length = nst_get16(ip + 2) < packet->length ? nst_get16(ip + 2) : packet->length;
   nst_dhcp *dhcp = interface->dhcp;
   message m;
   memset(&m, 0, sizeof m);

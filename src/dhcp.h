@@ -1,6 +1,6 @@
 /*
-** DHCP (RFC 2131) for an interface on an Ethernet: asks for an IPv4 address, and with it the gateway and DNS servers, and
-** renews the lease as time comes. What a server says is heeded when it answers our question and makes sense.
+** DHCP (RFC 2131) for an interface on an Ethernet: asks for an IPv4 address, and with it the gateway and DNS servers,
+** and renews the lease as time comes. What a server says is heeded when it answers our question and makes sense.
 */
 #ifndef NST_DHCP_H
 #define NST_DHCP_H

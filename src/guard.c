@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "bytes.h"
 #include "device.h"
 #include "ethernet.h"
 #include "interface.h"
@@ -25,14 +26,6 @@ const char *nst_guard_text(nst_guard_cause cause) {
   return texts[cause];
 }
 
-static unsigned u16_at(const uint8_t *bytes) {
-  return (unsigned)bytes[0] << 8 | bytes[1];
-}
-
-static uint32_t u32_at(const uint8_t *bytes) {
-  return (uint32_t)u16_at(bytes) << 16 | u16_at(bytes + 2);
-}
-
 /* Nobody sends from a group, from everybody, from nowhere, or from our own address (RFC 1122 3.2.1.3, RFC 4291 §2). */
 static bool source_possible(const nst_interface *interface, const ip_addr_t *source, bool looped) {
   if (ip_addr_ismulticast(source) || ip_addr_isany(source)) return false;
@@ -49,9 +42,11 @@ static nst_guard_cause transport(const nst_interface *interface, const uint8_t *
       if (length < 20 || (header[12] >> 4) * 4u < 20 || (header[12] >> 4) * 4u > length) return NST_GUARD_TRANSPORT;
       break;
     case UDP:
-      if (length < 8 || u16_at(header + 4) < 8 || u16_at(header + 4) > length) return NST_GUARD_TRANSPORT;
+      if (length < 8 || nst_get16(header + 4) < 8 || nst_get16(header + 4) > length) return NST_GUARD_TRANSPORT;
       /* RFC 8200 §8.1 */
-      if (ipv6 && u16_at(header + 6) == 0 && interface->device && interface->device->checksum) return NST_GUARD_CHECKSUM;
+      if (ipv6 && nst_get16(header + 6) == 0 && interface->device && interface->device->checksum) {
+        return NST_GUARD_CHECKSUM;
+      }
       break;
     case ICMP:
       if (!ipv6 && length < 8) return NST_GUARD_TRANSPORT;
@@ -60,7 +55,7 @@ static nst_guard_cause transport(const nst_interface *interface, const uint8_t *
       if (!ipv6) break;
       if (length < 8) return NST_GUARD_TRANSPORT;
       if (header[0] >= 133 && header[0] <= 137) return nst_guard_nd(interface, packet, header, length);
-      if (header[0] == 2 && u32_at(header + 4) < 1280) return NST_GUARD_LEAST_MTU; /* RFC 8201 §4 */
+      if (header[0] == 2 && nst_get32(header + 4) < 1280) return NST_GUARD_LEAST_MTU; /* RFC 8201 §4 */
       break;
     default: break;
   }
@@ -95,13 +90,13 @@ static nst_guard_cause guard4(const nst_interface *interface, const uint8_t *pac
   ip_addr_t source = IPADDR4_INIT(0);
   bool more;
   if (length < 20 || header < 20 || header > length) return NST_GUARD_SHORT;
-  total = u16_at(packet + 2);
+  total = nst_get16(packet + 2);
   if (total < header) return NST_GUARD_SHORT;
   if (total > length) return NST_GUARD_LENGTH;
   if (!options_sound(packet + 20, header - 20, false)) return NST_GUARD_OPTIONS;
   memcpy(&ip_2_ip4(&source)->addr, packet + 12, 4);
   if (!source_possible(interface, &source, looped)) return NST_GUARD_SOURCE;
-  offset = (u16_at(packet + 6) & 0x1fffu) * 8;
+  offset = (nst_get16(packet + 6) & 0x1fffu) * 8;
   more = (packet[6] & 0x20) != 0;
   if (offset > 0 || more) {
     return fragment_possible(header, offset, total - header, more) ? NST_GUARD_PASS : NST_GUARD_FRAGMENT;
@@ -114,7 +109,7 @@ static nst_guard_cause guard6(const nst_interface *interface, const uint8_t *pac
   size_t at = 40, end;
   ip_addr_t source = IPADDR6_INIT(0, 0, 0, 0);
   if (length < 40) return NST_GUARD_SHORT;
-  end = 40 + u16_at(packet + 4);
+  end = 40 + nst_get16(packet + 4);
   if (end > length) return NST_GUARD_LENGTH;
   memcpy(ip_2_ip6(&source)->addr, packet + 8, 16);
   ip6_addr_assign_zone(ip_2_ip6(&source), IP6_UNICAST, &interface->netifs[0]);
@@ -129,7 +124,7 @@ static nst_guard_cause guard6(const nst_interface *interface, const uint8_t *pac
     }
     if (end - at < 8) return NST_GUARD_CHAIN;
     if (next == FRAGMENT) {
-      size_t offset = u16_at(header + 2) & 0xfff8u;
+      size_t offset = nst_get16(header + 2) & 0xfff8u;
       bool more = (header[3] & 1) != 0;
       if (offset > 0 || more) {
         return fragment_possible(at, offset, end - at - 8, more) ? NST_GUARD_PASS : NST_GUARD_FRAGMENT;

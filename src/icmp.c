@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "bytes.h"
 #include "chain.h"
 #include "path_mtu.h"
 #include "tcp.h"
@@ -22,14 +23,6 @@ typedef struct report {
   ip_addr_t local_host, remote_host;
   const uint8_t *quoted; /* its transport header, of which at least 8 bytes came */
 } report;
-
-static uint16_t u16_at(const uint8_t *bytes) {
-  return (uint16_t)(bytes[0] << 8 | bytes[1]);
-}
-
-static uint32_t u32_at(const uint8_t *bytes) {
-  return (uint32_t)u16_at(bytes) << 16 | u16_at(bytes + 2);
-}
 
 /* RFC 792 and RFC 1122 3.2.2.1; NST_OK: nothing that concerns a socket. */
 static nst_error meaning4(uint8_t type, uint8_t code) {
@@ -55,10 +48,10 @@ static bool read4(const uint8_t *packet, size_t length, report *r) {
   const uint8_t *quoted = packet + header + 8;
   if (packet[9] != 1 || length < header + 8 + 20) return false;
   r->error = meaning4(packet[header], packet[header + 1]);
-  r->mtu = u16_at(packet + header + 6);
+  r->mtu = nst_get16(packet + header + 6);
   quoted_header = (quoted[0] & 15u) * 4u;
   if (quoted[0] >> 4 != 4 || quoted_header < 20 || length < header + 8 + quoted_header + 8) return false;
-  if ((u16_at(quoted + 6) & 0x1fff) != 0) return false; /* a later piece has no ports */
+  if ((nst_get16(quoted + 6) & 0x1fff) != 0) return false; /* a later piece has no ports */
   IP_SET_TYPE_VAL(r->local_host, IPADDR_TYPE_V4);
   IP_SET_TYPE_VAL(r->remote_host, IPADDR_TYPE_V4);
   memcpy(&ip_2_ip4(&r->local_host)->addr, quoted + 12, 4);
@@ -73,13 +66,13 @@ static bool read6(const uint8_t *packet, size_t length, report *r) {
   size_t have = length - 48;
   uint32_t mtu;
   if (packet[6] != 58 || length < 48 + 40 + 8 || quoted[0] >> 4 != 6) return false;
-  mtu = u32_at(packet + 44);
+  mtu = nst_get32(packet + 44);
   r->error = meaning6(packet[40], packet[41]);
   r->mtu = (uint16_t)(mtu < 0xffff ? mtu : 0xffff);
   r->protocol = quoted[6];
   r->quoted = quoted + 40;
   if (r->protocol == NST_FRAGMENT) { /* our own doing, with a datagram that was too long */
-    if (have < 40 + 8 + 8 || (u16_at(r->quoted + 2) & 0xfff8) != 0) return false;
+    if (have < 40 + 8 + 8 || (nst_get16(r->quoted + 2) & 0xfff8) != 0) return false;
     r->protocol = r->quoted[0];
     r->quoted += 8;
   }
@@ -119,8 +112,8 @@ void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input)
   if (p->len < 20 || (packet[0] >> 4 == 6 && p->len < 48)) return;
   if (!(packet[0] >> 4 == 6 ? read6 : read4)(packet, p->len, &r) || !checksum_holds(p, input)) return;
   if (r.protocol == TCP) {
-    nst_tcp *tcp = nst_tcp_find(stack, &r.local_host, u16_at(r.quoted), &r.remote_host, u16_at(r.quoted + 2));
-    heeded = tcp && nst_tcp_has_sent(tcp, u32_at(r.quoted + 4));
+    nst_tcp *tcp = nst_tcp_find(stack, &r.local_host, nst_get16(r.quoted), &r.remote_host, nst_get16(r.quoted + 2));
+    heeded = tcp && nst_tcp_has_sent(tcp, nst_get32(r.quoted + 4));
     if (heeded && r.error == NST_MESSAGE_TOO_LONG) {
       nst_path_mtu_learn(stack, &r.remote_host, r.mtu);
       nst_tcp_path_changed(tcp);
@@ -128,7 +121,8 @@ void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input)
       nst_tcp_unreachable(tcp, r.error);
     }
   } else if (r.protocol == UDP) {
-    heeded = nst_udp_reported(stack, &r.local_host, u16_at(r.quoted), &r.remote_host, u16_at(r.quoted + 2), r.error);
+    heeded = nst_udp_reported(stack, &r.local_host, (uint16_t)nst_get16(r.quoted), &r.remote_host,
+                              (uint16_t)nst_get16(r.quoted + 2), r.error);
     if (heeded && r.error == NST_MESSAGE_TOO_LONG) nst_path_mtu_learn(stack, &r.remote_host, r.mtu);
   } else {
     return;

@@ -6,6 +6,7 @@
 */
 #include <string.h>
 
+#include "bytes.h"
 #include "ethernet.h"
 #include "neighbour.h"
 #include "stack.h"
@@ -19,10 +20,6 @@ enum { SOLICITED = 0x40, OVERRIDE = 0x20 };
 #define DETECTION_LASTS NST_SECOND /* RFC 4861 §10, RETRANS_TIMER */
 
 static const ip_addr_t nowhere = IPADDR6_INIT(0, 0, 0, 0);
-
-static const uint8_t *bytes_of(const ip_addr_t *address) {
-  return (const uint8_t *)ip_2_ip6(address)->addr;
-}
 
 /* NULL: no memory. `option`: of our station, 0 for none. */
 static nst_packet *build(nst_interface *interface, const ip_addr_t *source, const uint8_t *destination, unsigned type,
@@ -38,11 +35,11 @@ static nst_packet *build(nst_interface *interface, const ip_addr_t *source, cons
   ip[5] = (uint8_t)length;
   ip[6] = 58;
   ip[7] = 255;
-  memcpy(ip + 8, bytes_of(source), 16);
+  memcpy(ip + 8, nst_address_bytes(source), 16);
   memcpy(ip + 24, destination, 16);
   message[0] = (uint8_t)type;
   message[4] = (uint8_t)flags;
-  memcpy(message + 8, bytes_of(target), 16);
+  memcpy(message + 8, nst_address_bytes(target), 16);
   if (option) {
     message[24] = (uint8_t)option;
     message[25] = 1;
@@ -73,7 +70,7 @@ static bool is_tentative(nst_interface *interface, const ip_addr_t *address) {
 static void solicited_node(const ip_addr_t *host, uint8_t *group, uint8_t *station) {
   static const uint8_t prefix[13] = {0xff, 0x02, [11] = 1, [12] = 0xff};
   memcpy(group, prefix, sizeof prefix);
-  memcpy(group + 13, bytes_of(host) + 13, 3);
+  memcpy(group + 13, nst_address_bytes(host) + 13, 3);
   station[0] = station[1] = 0x33;
   memcpy(station + 2, group + 12, 4);
 }
@@ -99,7 +96,7 @@ void nst_nd_ask(nst_interface *interface, const ip_addr_t *host, const uint8_t *
   if (source == &nowhere) return; /* it would be a search for duplicates */
   solicited_node(host, group, group_station);
   send(interface,
-       build(interface, source, station ? bytes_of(host) : group, SOLICITATION, 0, host,
+       build(interface, source, station ? nst_address_bytes(host) : group, SOLICITATION, 0, host,
              is_tentative(interface, source) ? 0 : SOURCE_STATION),
        station ? station : group_station);
 }
@@ -154,7 +151,8 @@ static void solicited(nst_interface *interface, const uint8_t *message, size_t l
   }
   if (station) nst_neighbour_heard(interface, source, station, NST_CLAIM_REQUEST, true);
   answer(interface,
-         build(interface, target, bytes_of(source), ADVERTISEMENT, SOLICITED | override, target, TARGET_STATION),
+         build(interface, target, nst_address_bytes(source), ADVERTISEMENT, SOLICITED | override, target,
+               TARGET_STATION),
          station ? station : sender);
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "icmp.h"
 #include "stack.h"
 #include "trace.h"
@@ -38,10 +39,8 @@ typedef struct neighbour {
 
 static uint64_t hash_of(const nst_interface *interface, const ip_addr_t *host) {
   uint8_t key[sizeof interface + 16];
-  size_t length = IP_IS_V6(host) ? 16 : 4;
   memcpy(key, &interface, sizeof interface);
-  memcpy(key + sizeof interface, IP_IS_V6(host) ? (const void *)ip_2_ip6(host) : ip_2_ip4(host), length);
-  return nst_siphash(interface->stack->secret, key, sizeof interface + length);
+  return nst_siphash(interface->stack->secret, key, sizeof interface + nst_put_address(key + sizeof interface, host));
 }
 
 static neighbour *find(nst_interface *interface, const ip_addr_t *host, uint64_t hash) {

@@ -40,7 +40,8 @@ static bool is_uncut(nst_stack *stack, const nst_packet *packet, const ip_addr_t
 
 /*
 ** lwIP counts identifications up, which tells how much we send, and lets others put pieces of theirs among ours
-** (RFC 7739, RFC 6864 §5.2). Each datagram gets a random one instead; its pieces follow one another, the first with offset 0.
+** (RFC 7739, RFC 6864 §5.2). Each datagram gets a random one instead; its pieces follow one another, the first with
+** offset 0.
 */
 static void stamp4(struct netif *netif, nst_packet *packet, bool uncut) {
   nst_stack *stack = nst_interface_of(netif)->stack;

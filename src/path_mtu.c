@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "stack.h"
 
 #include "lwip/nd6.h"
@@ -26,8 +27,7 @@ typedef struct nst_path {
 } nst_path;
 
 static uint64_t hash_of(const nst_stack *stack, const ip_addr_t *host) {
-  return IP_IS_V6(host) ? nst_siphash(stack->secret, ip_2_ip6(host)->addr, 16)
-                        : nst_siphash(stack->secret, &ip_2_ip4(host)->addr, 4);
+  return nst_siphash(stack->secret, nst_address_bytes(host), nst_address_size(host));
 }
 
 static void forget(nst_stack *stack, nst_path *path) {

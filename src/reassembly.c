@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "chain.h"
 #include "icmp.h"
 #include "stack.h"
@@ -68,19 +69,6 @@ typedef struct datagram {
   bool contradicted; /* RFC 8200 §4.5: what else comes of it is dropped */
 } datagram;
 
-static unsigned u16_at(const uint8_t *bytes) {
-  return (unsigned)bytes[0] << 8 | bytes[1];
-}
-
-static uint32_t u32_at(const uint8_t *bytes) {
-  return (uint32_t)u16_at(bytes) << 16 | u16_at(bytes + 2);
-}
-
-static void put16(uint8_t *to, size_t value) {
-  to[0] = (uint8_t)(value >> 8);
-  to[1] = (uint8_t)value;
-}
-
 /* The first fragment header of an IPv6 packet; 0: none. */
 static size_t find_fragment_header(const uint8_t *packet, size_t length) {
   size_t at = 40;
@@ -90,23 +78,23 @@ static size_t find_fragment_header(const uint8_t *packet, size_t length) {
 
 bool nst_is_fragment(const uint8_t *packet, size_t length) {
   size_t at;
-  if (packet[0] >> 4 == 4) return length >= 20 && (u16_at(packet + 6) & 0x3fff) != 0;
+  if (packet[0] >> 4 == 4) return length >= 20 && (nst_get16(packet + 6) & 0x3fff) != 0;
   at = find_fragment_header(packet, length);
-  return at > 0 && (u16_at(packet + at + 2) & 0xfff9) != 0;
+  return at > 0 && (nst_get16(packet + at + 2) & 0xfff9) != 0;
 }
 
 static bool locate4(nst_packet *packet, identity *whose, piece *where) {
   const uint8_t *bytes = packet->data;
-  size_t header = (bytes[0] & 15u) * 4u, total = u16_at(bytes + 2);
+  size_t header = (bytes[0] & 15u) * 4u, total = nst_get16(bytes + 2);
   if (header < 20 || total < header || total > packet->length) return false;
   IP_SET_TYPE_VAL(whose->source, IPADDR_TYPE_V4);
   IP_SET_TYPE_VAL(whose->destination, IPADDR_TYPE_V4);
   memcpy(&ip_2_ip4(&whose->source)->addr, bytes + 12, 4);
   memcpy(&ip_2_ip4(&whose->destination)->addr, bytes + 16, 4);
-  whose->id = u16_at(bytes + 4);
+  whose->id = nst_get16(bytes + 4);
   whose->protocol = bytes[9];
   where->data = (uint16_t)header;
-  where->offset = (uint16_t)((u16_at(bytes + 6) & 0x1fff) * 8u);
+  where->offset = (uint16_t)((nst_get16(bytes + 6) & 0x1fff) * 8u);
   where->length = (uint16_t)(total - header);
   where->more = (bytes[6] & 0x20) != 0;
   return where->length > 0 && header + where->offset + where->length <= 65535;
@@ -114,7 +102,7 @@ static bool locate4(nst_packet *packet, identity *whose, piece *where) {
 
 static bool locate6(const nst_interface *interface, nst_packet *packet, identity *whose, piece *where) {
   const uint8_t *bytes = packet->data;
-  size_t at = find_fragment_header(bytes, packet->length), end = 40 + u16_at(bytes + 4);
+  size_t at = find_fragment_header(bytes, packet->length), end = 40 + nst_get16(bytes + 4);
   if (at == 0 || end > packet->length || end < at + 8) return false;
   IP_SET_TYPE_VAL(whose->source, IPADDR_TYPE_V6);
   IP_SET_TYPE_VAL(whose->destination, IPADDR_TYPE_V6);
@@ -122,9 +110,9 @@ static bool locate6(const nst_interface *interface, nst_packet *packet, identity
   memcpy(ip_2_ip6(&whose->destination)->addr, bytes + 24, 16);
   ip6_addr_assign_zone(ip_2_ip6(&whose->source), IP6_UNICAST, &interface->netifs[0]);
   ip6_addr_assign_zone(ip_2_ip6(&whose->destination), IP6_UNKNOWN, &interface->netifs[0]);
-  whose->id = u32_at(bytes + at + 4);
+  whose->id = nst_get32(bytes + at + 4);
   where->data = (uint16_t)(at + 8);
-  where->offset = (uint16_t)(u16_at(bytes + at + 2) & 0xfff8);
+  where->offset = (uint16_t)(nst_get16(bytes + at + 2) & 0xfff8);
   where->length = (uint16_t)(end - at - 8);
   where->more = (bytes[at + 3] & 1) != 0;
   return where->length > 0 && at + where->offset + where->length <= 65535;
@@ -140,16 +128,10 @@ static bool locate(const nst_interface *interface, nst_packet *packet, identity 
 
 /* ---- tables ---- */
 
-static size_t put_address(uint8_t *to, const ip_addr_t *address) {
-  size_t length = IP_IS_V6(address) ? 16 : 4;
-  memcpy(to, IP_IS_V6(address) ? (const void *)ip_2_ip6(address) : (const void *)ip_2_ip4(address), length);
-  return length;
-}
-
 static uint64_t hash_of(const nst_stack *stack, const identity *whose) {
   uint8_t key[37];
-  size_t length = put_address(key, &whose->source);
-  length += put_address(key + length, &whose->destination);
+  size_t length = nst_put_address(key, &whose->source);
+  length += nst_put_address(key + length, &whose->destination);
   memcpy(key + length, &whose->id, 4);
   key[length + 4] = whose->protocol;
   return nst_siphash(stack->secret, key, length + 5);
@@ -172,7 +154,7 @@ static datagram *find(const nst_stack *stack, const identity *whose, uint64_t ha
 /* Found or made; NULL: no memory. */
 static source *source_of(nst_stack *stack, const ip_addr_t *host) {
   uint8_t key[16];
-  uint64_t hash = nst_siphash(stack->secret, key, put_address(key, host));
+  uint64_t hash = nst_siphash(stack->secret, key, nst_put_address(key, host));
   nst_node *node;
   source *s;
   for (node = nst_table_bucket(&stack->reassembly.sources, hash); node; node = node->next) {
@@ -361,11 +343,11 @@ static nst_packet *whole(nst_stack *stack, const datagram *d, bool checksum) {
       at += (packet->data[at + 1] + 1u) * 8u;
     }
     packet->data[next] = first->packet->data[header]; /* the fragment header stood there */
-    put16(packet->data + 4, length - 40);
+    nst_put16(packet->data + 4, length - 40);
   } else {
-    put16(packet->data + 2, length);
-    put16(packet->data + 6, 0);
-    put16(packet->data + 10, 0);
+    nst_put16(packet->data + 2, length);
+    nst_put16(packet->data + 6, 0);
+    nst_put16(packet->data + 10, 0);
     if (checksum) {
       uint16_t sum = inet_chksum(packet->data, (u16_t)header);
       memcpy(packet->data + 10, &sum, 2);

@@ -3,17 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "stack.h"
 
 #include "lwip/netif.h"
 
-static const uint8_t *bytes_of(const ip_addr_t *address) {
-  return (const uint8_t *)(IP_IS_V6(address) ? (const void *)ip_2_ip6(address)->addr
-                                             : (const void *)&ip_2_ip4(address)->addr);
-}
-
 bool nst_prefix_contains(const nst_prefix *prefix, const ip_addr_t *address) {
-  const uint8_t *a = bytes_of(&prefix->address), *b = bytes_of(address);
+  const uint8_t *a = nst_address_bytes(&prefix->address), *b = nst_address_bytes(address);
   unsigned whole = prefix->bits / 8, rest = prefix->bits % 8;
   if (IP_GET_TYPE(&prefix->address) != IP_GET_TYPE(address)) return false;
   if (memcmp(a, b, whole) != 0) return false;

@@ -1,3 +1,4 @@
+#include "bytes.h"
 #include "tcp.h"
 #include "trace.h"
 
@@ -15,20 +16,11 @@ typedef struct addresses {
   uint8_t bytes[36];
 } addresses;
 
-static size_t put_address(uint8_t *to, const ip_addr_t *address) {
-  if (IP_IS_V6(address)) {
-    memcpy(to, ip_2_ip6(address)->addr, 16);
-    return 16;
-  }
-  memcpy(to, &ip_2_ip4(address)->addr, 4);
-  return 4;
-}
-
 static uint64_t hash_of(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port,
                         const ip_addr_t *remote_host, uint16_t remote_port) {
   addresses key;
-  size_t length = put_address(key.bytes, local_host);
-  length += put_address(key.bytes + length, remote_host);
+  size_t length = nst_put_address(key.bytes, local_host);
+  length += nst_put_address(key.bytes + length, remote_host);
   memcpy(key.bytes + length, &local_port, 2);
   memcpy(key.bytes + length + 2, &remote_port, 2);
   return nst_siphash(stack->secret, key.bytes, length + 4);
@@ -41,11 +33,11 @@ uint32_t nst_tcp_isn(const struct ip_addr *local_ip, uint16_t local_port, const 
   nst_stack *stack = nst_current();
   uint64_t key[2];
   addresses tuple;
-  size_t length = put_address(tuple.bytes, local_ip);
+  size_t length = nst_put_address(tuple.bytes, local_ip);
   if (!NST_GUARDED) return stack->isn_offset += 6510; /* as lwIP does */
   key[0] = stack->secret[1]; /* not the table's key: what the table leaks says nothing about this */
   key[1] = ~stack->secret[0];
-  length += put_address(tuple.bytes + length, remote_ip);
+  length += nst_put_address(tuple.bytes + length, remote_ip);
   memcpy(tuple.bytes + length, &local_port, 2);
   memcpy(tuple.bytes + length + 2, &remote_port, 2);
   stack->isn_offset += 2; /* SYN and FIN */
