@@ -39,7 +39,9 @@ static void set_protocol(lua_State *L, const char *name, const struct stats_prot
 @function stack:stats
 @treturn table counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly:
 {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions,
-limited}; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended:
+limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet,
+and {failed, evicted, dropped, conflicts, duplicates} so far; icmp_limited: errors not sent because there were too many;
+of a stack that an assertion of lwIP ended:
 {closed = true, cause} */
 int nst_lua_stats(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "stats")->object;
