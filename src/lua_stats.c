@@ -41,8 +41,7 @@ static void set_protocol(lua_State *L, const char *name, const struct stats_prot
 {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions,
 limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet,
 and {failed, evicted, dropped, conflicts, duplicates} so far; icmp_limited: errors not sent because there were too many;
-of a stack that an assertion of lwIP ended:
-{closed = true, cause} */
+of a stack that an assertion of lwIP ended: {closed = true, cause} */
 int nst_lua_stats(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "stats")->object;
   struct stats_ lwip;

@@ -284,7 +284,7 @@ function stack:trace(fn) end
 function stack:name() end
 
 ---Counters by protocol.
----@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly: {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions, limited}; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended: {closed = true, cause}
+---@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly: {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions, limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet, and {failed, evicted, dropped, conflicts, duplicates} so far; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended: {closed = true, cause}
 function stack:stats() end
 
 ---The sockets.
