@@ -268,9 +268,10 @@ static void note_sure(world *w) {
   size_t i;
   w->sure_count = 0;
   for (i = 0; i <= NST_ADDRESSES; i++) {
-    const nst_prefix *own = i < NST_ADDRESSES ? &interface->addresses[i] : &interface->link_local;
+    const nst_prefix *prefix = i < NST_ADDRESSES ? &interface->addresses[i] : &interface->link_local;
     if (i < NST_ADDRESSES ? i >= interface->address_count : !interface->has_link_local) continue;
-    if (interface->tentative_until[i] <= w->stack->now) w->sure[w->sure_count++] = *own;
+    if (!IP_IS_V6(&prefix->address)) continue; /* DHCP may give one, and take it away */
+    if (interface->tentative_until[i] <= w->stack->now) w->sure[w->sure_count++] = *prefix;
   }
 }
 
@@ -293,7 +294,7 @@ static bool order(world *w, source *s, uint8_t *frame) {
   if ((what & 0x60) == 0x60) {
     if (what & 1) (void)nst_inside(w->stack, start_dhcp, w);
     else lease(w, s, frame);
-    return;
+    return true;
   }
   switch (what & 15) {
     case 0: case 1: case 2: arp(w, s, frame); break;
