@@ -82,7 +82,7 @@ for _, family in ipairs(helper.families) do
       assert.equal(memory, stack:stats().memory.blocks)
     end)
 
-    flooded("of connections that we close leaves 4096 in TIME_WAIT, the last ones #guarded", function(stack, far, _, listener)
+    flooded("of closed connections leaves 4096 in TIME_WAIT, the last #guarded", function(stack, far, _, listener)
       for i = 1, 4500 do
         local peer = helper.peer(far, family, 1024 + i)
         peer:connect(80)
