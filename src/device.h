@@ -27,11 +27,15 @@ typedef struct nst_device_kind {
   void (*mtu_chosen)(nst_device *device);
   /* Drops what it holds; nothing is called afterwards. */
   void (*close)(nst_device *device);
+  /* NULL both, or of a device with a file descriptor: what to wait for (poll.h), and what came of that. */
+  short (*events)(const nst_device *device);
+  void (*ready)(nst_device *device, short events);
 } nst_device_kind;
 
 typedef struct nst_device_counters {
   uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes; /* as the attached side sees it */
-  uint64_t rx_dropped, tx_dropped;                     /* no room, closed, too long */
+  uint64_t rx_dropped, tx_dropped;                     /* no room, closed, too long, refused by the kernel */
+  uint64_t syscalls;                                   /* of a device with a file descriptor */
 } nst_device_counters;
 
 struct nst_device {
@@ -43,7 +47,9 @@ struct nst_device {
   nst_medium medium;
   bool checksum;            /* compute and check transport checksums on this device */
   bool open;
+  bool gone;                /* what was on the other side of the descriptor is no more: packets are dropped */
   int fd;                   /* -1: none; a device with one makes the real clock the default */
+  nst_link descriptor;      /* in hub->descriptors */
   nst_interface *interface; /* not counted; NULL while not attached */
   nst_link readers;         /* requests that wait for a packet, when driven by hand */
   nst_link writers;         /* requests that wait for room */
@@ -85,5 +91,11 @@ nst_packet *nst_callback_device_take(nst_device *device);
 bool nst_is_callback_device(const nst_device *device);
 /* A packet for the attached stack. Takes the packet over, also when it fails. */
 nst_error nst_callback_device_input(nst_device *device, nst_packet *packet);
+
+/* A device on the host's kernel. Takes `fd` over, which is open, does not block and carries one packet at a time. "": it
+** has no name. NULL: no memory; `fd` is closed then. */
+nst_device *nst_tun_new(nst_hub *hub, int fd, const char *name, uint16_t mtu, nst_medium medium);
+/* NULL: it has no name, or is no such device. */
+const char *nst_tun_name(const nst_device *device);
 
 #endif

@@ -15,6 +15,7 @@ typedef int64_t nst_time; /* nanoseconds */
 #define NST_LATEST (NST_NEVER / 4)
 #define NST_SECOND INT64_C(1000000000)
 #define NST_MILLISECOND INT64_C(1000000)
+#define NST_MICROSECOND INT64_C(1000)
 
 typedef struct nst_timer {
   nst_time at;

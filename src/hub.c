@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "descriptors.h"
 #include "stack.h"
 
 /* So many polls, then the tasks that became ready get their turn. */
@@ -17,6 +18,7 @@ nst_hub *nst_hub_new(void) {
   nst_list_init(&hub->woken);
   nst_list_init(&hub->outgoing);
   nst_list_init(&hub->traced);
+  nst_list_init(&hub->descriptors);
   return hub;
 }
 
@@ -62,6 +64,7 @@ bool nst_hub_drive(nst_hub *hub, nst_time now) {
   nst_link *link;
   int budget = POLLS_AT_ONCE;
   if (now > hub->now) hub->now = now;
+  nst_descriptors_glance(hub);
   while ((first = nst_heap_first(&hub->timers)) != NULL && first->at <= hub->now) {
     nst_heap_remove(&hub->timers, first);
     nst_stack_wake(nst_holder(first, nst_stack, timer));

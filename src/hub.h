@@ -28,7 +28,8 @@ struct nst_hub {
   unsigned names;     /* of stacks made so far, for "stackN" */
   unsigned ids;       /* of Lua objects that C must find again */
   size_t unsettled;   /* closed connections whose data or FIN is not acknowledged yet */
-  int fds;            /* attached devices that have a file descriptor */
+  nst_link descriptors; /* nst_device.descriptor: open devices that have a file descriptor */
+  nst_time looked;    /* by the monotonic clock: when their descriptors were last asked for */
 };
 
 nst_hub *nst_hub_new(void);

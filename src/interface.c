@@ -172,7 +172,6 @@ nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const 
   if (!set_netif4(interface, 0, NULL)) return interface;
   if (device) {
     device->interface = interface;
-    if (device->fd >= 0) stack->hub->fds++;
     if (nst_device_has_packet(device)) nst_stack_wake(stack);
   }
   if (is_ethernet(interface)) {
@@ -219,7 +218,6 @@ static void forget_stack(nst_interface *interface, nst_stack *stack) {
   nst_stack_wake(stack);
   if (interface->device) {
     interface->device->interface = NULL;
-    if (interface->device->fd >= 0) stack->hub->fds--;
     nst_device_release(interface->device);
     interface->device = NULL;
   }
@@ -470,10 +468,17 @@ static bool send_waiting(nst_interface *interface) {
   return worked;
 }
 
+/* Nothing can come or go any more: whoever uses an address of the interface is told so instead of waiting for it. */
+static void lose_device(nst_interface *interface) {
+  nst_interface_set_up(interface, false);
+  (void)nst_interface_set_addresses(interface, interface->addresses, 0);
+}
+
 bool nst_interface_poll(nst_interface *interface) {
   bool worked = false;
   int budget = PACKETS_AT_ONCE;
   size_t looped = interface->looped_count;
+  if (interface->device && interface->device->gone && interface->up) lose_device(interface);
   if (interface->room_came) worked = send_waiting(interface);
   for (; looped > 0; looped--) {
     interface->looped_count--;

@@ -3,10 +3,10 @@ The module netstack.core: what the Lua layer is built on. Its functions never wa
 once return nil, "wouldblock", and the Lua layer waits for a ticket and asks again.
 @module netstack.core
 */
-#include <poll.h>
 #include <time.h>
 
 #include "binding.h"
+#include "descriptors.h"
 #include "request.h"
 
 __attribute__((visibility("default"))) int luaopen_netstack_core(lua_State *L);
@@ -143,12 +143,15 @@ static int unsettled(lua_State *L) {
   return 1;
 }
 
-/*** Whether an open stack has a device with a file descriptor.
+/*** Whether an open stack has a device with a file descriptor, or somebody waits for one.
 @function has_fd
-@treturn boolean */
+@treturn boolean
+@treturn boolean whether anything can still come from such a device: not from interfaces that were deleted */
 static int has_fd(lua_State *L) {
-  lua_pushboolean(L, nst_lua_hub(L)->fds > 0);
-  return 1;
+  bool alive;
+  lua_pushboolean(L, nst_descriptors_any(nst_lua_hub(L), &alive));
+  lua_pushboolean(L, alive);
+  return 2;
 }
 
 /*** The clock on the wall.
@@ -171,15 +174,15 @@ static int monotonic(lua_State *L) {
   return 1;
 }
 
-/*** Sleeps in real time.
+/* A signal that comes after Lua's last look for it and before the kernel sleeps would be noticed at the end only. */
+#define LONGEST_WAIT NST_SECOND
+
+/*** Waits in real time until a device has something, a signal comes or the time has passed; a second at most.
 @function wait_io
-@tparam number|nil seconds nil: until a signal, an hour at most */
+@tparam number|nil seconds nil: as long as it may */
 static int wait_io(lua_State *L) {
-  struct timespec left = {0, 0};
-  nst_time time = lua_isnoneornil(L, 1) ? 3600 * NST_SECOND : nst_lua_time(lua_tonumber(L, 1));
-  left.tv_sec = (time_t)(time / NST_SECOND);
-  left.tv_nsec = (long)(time % NST_SECOND);
-  (void)ppoll(NULL, 0, &left, NULL);
+  nst_time time = lua_isnoneornil(L, 1) ? LONGEST_WAIT : nst_lua_time(lua_tonumber(L, 1));
+  nst_descriptors_wait(nst_lua_hub(L), time < LONGEST_WAIT ? time : LONGEST_WAIT);
   return 0;
 }
 

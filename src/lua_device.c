@@ -1,9 +1,13 @@
 /*** Pipes and devices as Lua sees them.
 @submodule netstack.core */
+#include <string.h>
+
 #include "binding.h"
+#include "descriptors.h"
 #include "device.h"
 #include "operations.h"
 #include "request.h"
+#include "tun_open.h"
 
 static nst_device *check_device(lua_State *L, const char *function) {
   return nst_lua_check(L, 1, NST_CLASS_DEVICE, function)->object;
@@ -22,9 +26,14 @@ static int collect(lua_State *L) {
 static int describe(lua_State *L) {
   nst_box *box = nst_lua_test(L, 1, NST_CLASS_DEVICE);
   nst_device *device = box ? box->object : NULL;
+  const char *name = device ? nst_tun_name(device) : NULL;
   if (device == NULL) lua_pushliteral(L, "device (closed)");
-  else lua_pushfstring(L, "%s %d (mtu %d%s)", device->kind->name, (int)device->id, (int)device->mtu,
-                       device->interface ? ", attached" : "");
+  if (device == NULL) return 1;
+  if (name) lua_pushfstring(L, "%s %s", device->medium == NST_MEDIUM_IP ? "tun" : "tap", name);
+  else lua_pushfstring(L, "%s %d", device->kind->name, (int)device->id);
+  lua_pushfstring(L, " (mtu %d%s%s)", (int)device->mtu, device->interface ? ", attached" : "",
+                  device->gone ? ", gone" : "");
+  lua_concat(L, 2);
   return 1;
 }
 
@@ -73,7 +82,8 @@ static void set_count(lua_State *L, const char *name, uint64_t count) {
 
 /*** Counters.
 @function device:stats
-@treturn table rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, as the attached side sees them */
+@treturn table rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, as the attached side sees them; of a
+device with a file descriptor also syscalls */
 static int stats(lua_State *L) {
   nst_device *device = check_device(L, "stats");
   if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
@@ -84,10 +94,35 @@ static int stats(lua_State *L) {
   set_count(L, "tx_bytes", device->counters.tx_bytes);
   set_count(L, "rx_dropped", device->counters.rx_dropped);
   set_count(L, "tx_dropped", device->counters.tx_dropped);
+  if (device->fd >= 0) set_count(L, "syscalls", device->counters.syscalls);
   return 1;
 }
 
-/*** Puts a packet into an unattached pipe end, without waiting.
+/*** The file descriptor of a device on the host's kernel; it stays the device's.
+@function device:fd
+@treturn integer|nil
+@treturn string "not supported": a device of another kind, "closed" */
+static int fd(lua_State *L) {
+  nst_device *device = check_device(L, "fd");
+  if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
+  if (device->fd < 0) return nst_lua_fail(L, NST_NOT_SUPPORTED);
+  lua_pushinteger(L, device->fd);
+  return 1;
+}
+
+/*** What the kernel called the interface at its other end.
+@function device:name
+@treturn string|nil
+@treturn string "not supported": a device of another kind, or on a socket, "closed" */
+static int name(lua_State *L) {
+  nst_device *device = check_device(L, "name");
+  if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
+  if (nst_tun_name(device) == NULL) return nst_lua_fail(L, NST_NOT_SUPPORTED);
+  lua_pushstring(L, nst_tun_name(device));
+  return 1;
+}
+
+/*** Puts a packet into an unattached device, without waiting.
 @function device:try_send
 @tparam string packet
 @treturn integer|nil 1
@@ -106,6 +141,8 @@ static int try_send(lua_State *L) {
   if (length > device->mtu + nst_device_link(device)) {
     return nst_lua_fail(L, NST_MESSAGE_TOO_LONG);
   }
+  if (!nst_device_has_room(device)) nst_descriptors_look(device);
+  if (device->gone) return nst_lua_fail(L, NST_CLOSED);
   if (!nst_device_has_room(device)) return nst_lua_fail(L, NST_FULL);
   packet = nst_packet_copy(device->hub, data, length, nst_device_link(device));
   if (packet == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
@@ -115,7 +152,7 @@ static int try_send(lua_State *L) {
   return nst_lua_result(L, error);
 }
 
-/*** Takes a packet out of an unattached pipe end, without waiting.
+/*** Takes a packet out of an unattached device, without waiting.
 @function device:try_receive
 @treturn string|nil packet
 @treturn string "empty", "closed", "address already in use" while a stack is attached */
@@ -125,6 +162,7 @@ static int try_receive(lua_State *L) {
   if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
   if (nst_is_callback_device(device)) return nst_lua_fail(L, NST_NOT_SUPPORTED); /* transmit gets its packets */
   if (device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
+  if (!nst_device_has_packet(device)) nst_descriptors_look(device);
   packet = nst_device_receive(device);
   if (packet == NULL) return nst_lua_fail(L, nst_device_is_cut(device) ? NST_CLOSED : NST_EMPTY);
   lua_pushlstring(L, (const char *)packet->data, packet->length);
@@ -139,6 +177,7 @@ static int try_receive(lua_State *L) {
 static int rx_ready(lua_State *L) {
   nst_device *device = check_device(L, "rx_ready");
   if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
+  nst_descriptors_look(device);
   lua_pushboolean(L, nst_device_has_packet(device));
   return 1;
 }
@@ -149,6 +188,7 @@ static int rx_ready(lua_State *L) {
 static int tx_ready(lua_State *L) {
   nst_device *device = check_device(L, "tx_ready");
   if (device == NULL) return nst_lua_fail(L, NST_CLOSED);
+  nst_descriptors_look(device);
   lua_pushboolean(L, nst_device_has_room(device));
   return 1;
 }
@@ -251,12 +291,47 @@ static int device_new(lua_State *L) {
   return 1;
 }
 
+/*** A device on the host's kernel.
+@function tun
+@tparam string|nil name nil: the kernel chooses
+@tparam string|nil mode "tun", "tap"; nil: what `fd` is, or "tun"
+@tparam integer mtu 0: that of the kernel
+@tparam string|nil netns the name of a network namespace
+@tparam integer|nil fd one that is open already, which is duplicated
+@treturn device|nil
+@treturn string "permission denied", "not supported", "address already in use", "address not available" (the namespace),
+"closed" (fd), "full" (descriptors), "no memory"
+@treturn string what to do about it */
+static int tun_new(lua_State *L) {
+  nst_box *box;
+  nst_tun_order order;
+  nst_error error;
+  memset(&order, 0, sizeof order);
+  order.name = lua_tostring(L, 1);
+  order.mode_named = !lua_isnil(L, 2);
+  order.ethernet = order.mode_named && strcmp(luaL_checkstring(L, 2), "tap") == 0;
+  order.mtu = (uint16_t)nst_lua_integer(L, 2, 0, 65535, "tun");
+  order.netns = lua_tostring(L, 4);
+  order.adopted = lua_isnoneornil(L, 5) ? -1 : (int)lua_tointeger(L, 5);
+  lua_settop(L, 5);
+  box = push_device(L);
+  error = nst_tun_open(&order);
+  if (error != NST_OK) {
+    nst_lua_fail(L, error);
+    lua_pushstring(L, order.message);
+    return 3;
+  }
+  box->object = nst_tun_new(nst_lua_hub(L), order.fd, order.actual, order.mtu,
+                            order.ethernet ? NST_MEDIUM_ETHERNET : NST_MEDIUM_IP);
+  return box->object ? 1 : nst_lua_fail(L, NST_NO_MEMORY);
+}
+
 void nst_lua_open_device(lua_State *L) {
   static const luaL_Reg methods[] = {
-    {"close", close_device}, {"mtu", mtu}, {"medium", medium}, {"stats", stats}, {"try_send", try_send},
+    {"close", close_device}, {"mtu", mtu}, {"medium", medium}, {"stats", stats}, {"fd", fd}, {"name", name}, {"try_send", try_send},
     {"try_receive", try_receive}, {"rx_ready", rx_ready}, {"tx_ready", tx_ready}, {"input", input},
     {"wait_ticket", wait_ticket}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"pipe", pipe_new}, {"device", device_new}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"pipe", pipe_new}, {"device", device_new}, {"tun", tun_new}, {NULL, NULL}};
   nst_lua_class(L, NST_CLASS_DEVICE, "netstack.device", methods, collect, describe);
   nst_lua_functions(L, functions);
 }

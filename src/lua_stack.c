@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "binding.h"
+#include "descriptors.h"
 #include "trace.h"
 
 #include "lwip/ip.h"
@@ -112,6 +113,14 @@ static void push_delay(lua_State *L, nst_stack *stack) {
   else lua_pushnumber(L, next <= stack->now ? 0 : nst_lua_seconds(next - stack->now));
 }
 
+static void look_at_devices(nst_stack *stack) {
+  const nst_link *link;
+  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
+    nst_device *device = nst_holder(link, nst_interface, link)->device;
+    if (device) nst_descriptors_look(device);
+  }
+}
+
 /*** All work that can be done at `now` without waiting.
 @function stack:poll
 @tparam number now seconds of the stack's clock, which never goes back
@@ -123,6 +132,7 @@ static int poll_stack(lua_State *L) {
   bool worked = false, more = true;
   if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
   nst_stack_set_time(stack, nst_lua_time(now));
+  look_at_devices(stack);
   /* Its own loopback could keep it busy for ever, and so could a function that answers each packet with another. */
   for (int rounds = 0; more && stack->open && rounds < 1000; rounds++) {
     more = nst_stack_poll(stack, &worked);
@@ -157,40 +167,37 @@ static int timeout(lua_State *L) {
   return 1;
 }
 
+/* The one device to wait for; NULL: none. */
+static const nst_device *waited_device(const nst_stack *stack) {
+  const nst_link *link;
+  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
+    const nst_device *device = nst_holder(link, const nst_interface, link)->device;
+    if (device && device->fd >= 0 && !device->gone) return device;
+  }
+  return NULL;
+}
+
 /*** What to wait for, for cqueues.
 @function stack:pollfd
-@treturn integer|nil the device's file descriptor (cqueues); nil: it has none */
+@treturn integer|nil the device's file descriptor (cqueues); nil: it has none, or none from which anything can come */
 static int pollfd_of(lua_State *L) {
   nst_stack *stack = open_stack(L, "pollfd");
-  const nst_link *link;
+  const nst_device *device = stack ? waited_device(stack) : NULL;
   if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
-  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
-    const nst_interface *interface = nst_holder(link, const nst_interface, link);
-    if (interface->device && interface->device->fd >= 0) {
-      lua_pushinteger(L, interface->device->fd);
-      return 1;
-    }
-  }
-  lua_pushnil(L);
+  if (device) lua_pushinteger(L, device->fd);
+  else lua_pushnil(L);
   return 1;
 }
 
 /*** What to wait for it to become, for cqueues.
 @function stack:events
-@treturn string|nil what to wait for on `pollfd`, "r" or "rw" (cqueues); nil: nothing */
+@treturn string|nil what to wait for on `pollfd`: "r", or "rw" while the kernel has no room (cqueues); nil: nothing */
 static int events_of(lua_State *L) {
   nst_stack *stack = open_stack(L, "events");
-  const nst_link *link;
+  const nst_device *device = stack ? waited_device(stack) : NULL;
   if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
-  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
-    const nst_interface *interface = nst_holder(link, const nst_interface, link);
-    if (interface->device && interface->device->fd >= 0) {
-      bool writes = !nst_list_empty(&interface->egress) || !nst_list_empty(&interface->blocked);
-      lua_pushstring(L, writes ? "rw" : "r");
-      return 1;
-    }
-  }
-  lua_pushnil(L);
+  if (device) lua_pushstring(L, nst_device_has_room(device) ? "r" : "rw");
+  else lua_pushnil(L);
   return 1;
 }
 

@@ -1,4 +1,4 @@
---- Devices: pipes between two stacks, and devices in Lua. Their methods that need not wait are the core's.
+--- Devices: pipes between two stacks, devices in Lua, and devices on the host's kernel. Their methods that need not wait are the core's.
 -- @module netstack.device
 
 local check = require "netstack.check"
@@ -57,6 +57,46 @@ function M.device(options)
   return core.device(options.mtu or 0, options.medium or "ip", options.transmit, either(options.checksum, true))
 end
 
+-- What the kernel takes for the name of an interface (dev_valid_name); it fills in a number for "%d".
+local function interface_name(value)
+  if type(value) ~= "string" then return "string expected, got " .. type(value) end
+  if #value > 15 or not value:find("^[^%z/:%s]+$") or value == "." or value == ".." then
+    return "1 to 15 characters without '/', ':' and blanks expected"
+  end
+end
+
+local function namespace_name(value)
+  if type(value) ~= "string" then return "string expected, got " .. type(value) end
+  if #value == 0 or #value > 255 or value:find("[%z/]") or value == "." or value == ".." then
+    return "the name of a network namespace expected"
+  end
+end
+
+local tun_options = {
+  name = interface_name,
+  mode = check.one_of("tun", "tap"),
+  mtu = check.integer(68, 65535),
+  netns = namespace_name,
+  fd = check.integer(0, 2 ^ 31 - 1),
+}
+
+--- A device on the host's kernel: a TUN interface, or a TAP interface, which is an Ethernet. What the stack sends is
+-- received there, and what is routed to the interface the stack receives.
+-- @tparam[opt] table options `name` (the kernel chooses), `mode` ("tun"), `mtu` (the kernel's; it is told ours if it
+-- lets us), `netns` (a network namespace of that name), `fd` (an open TUN or TAP device, or a datagram socket: it is
+-- duplicated, the caller closes his own; both do not block from then on)
+-- @treturn device|nil
+-- @treturn string "permission denied", "not supported" (no /dev/net/tun, or what `fd` is), "address already in use"
+-- (the name is taken), "address not available" (no such namespace), "closed" (`fd` is not open), "full", "no memory"
+-- @treturn string what to do about it
+---@param options? { name?: string, mode?: "tun"|"tap", mtu?: integer, netns?: string, fd?: integer }
+---@return netstack.device|nil, string?, string?
+function M.tun(options)
+  options = check.options(options, tun_options, 1, "tun")
+  if options.fd and options.name then check.bad(1, "tun", "options 'fd' and 'name' exclude each other") end
+  return core.tun(options.name, options.mode, options.mtu or 0, options.netns, options.fd)
+end
+
 -- When a wait of `timeout` seconds ends; false: it may not wait at all.
 local function deadline_of(timeout, position, name)
   if timeout == nil then return false end
@@ -70,10 +110,10 @@ end
 local function await(device, side, limit)
   local ticket, err = device:wait_ticket(side)
   if not ticket then return nil, err end
-  return wait(ticket, limit, side == "read" and "a packet of a pipe" or "room in a pipe")
+  return wait(ticket, limit, side == "read" and "a packet of a device" or "room in a device")
 end
 
---- Puts a packet into an unattached end: the stack at the other end receives it.
+--- Puts a packet into an unattached device: who is at its other end receives it.
 -- @tparam string packet
 -- @tparam[opt] number timeout seconds to wait for room; without it nothing is waited for
 -- @treturn integer|nil 1
@@ -92,7 +132,7 @@ function Device:send(packet, timeout)
   return nil, err
 end
 
---- Takes the next packet out of an unattached end: what the stack at the other end sent.
+--- Takes the next packet out of an unattached device: what was sent at its other end.
 -- @tparam[opt] number timeout seconds to wait for one; without it nothing is waited for
 -- @treturn string|nil packet
 -- @treturn string "empty", "closed", "address already in use" (a stack is attached)

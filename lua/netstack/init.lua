@@ -14,6 +14,7 @@ local M = {
   piped = stack.piped,
   pipe = device.pipe,
   device = device.device,
+  tun = device.tun,
   run = scheduler.run,
   spawn = scheduler.spawn,
   daemon = scheduler.daemon,
@@ -25,14 +26,5 @@ local M = {
   --- What each error means and what to do about it: `netstack.errors["timeout"].meaning`, `.remedy`.
   errors = core.errors,
 }
-
---- Devices on the host's kernel are not built yet.
--- @static
--- @treturn nil
--- @treturn string "not supported"
----@return nil, string
-function M.tun()
-  return nil, "not supported"
-end
 
 return M

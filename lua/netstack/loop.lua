@@ -217,7 +217,10 @@ local function advance(loop, next)
   local timer, limit = loop.timers[1], loop.limit
   local target = next
   if timer and (not target or timer.key < target) then target = timer.key end
-  if not target and not loop.first and not core.has_fd() then return "deadlock" end
+  if not target and not loop.first then
+    local _, alive = core.has_fd()
+    if not alive then return "deadlock" end
+  end
   local last = limit and (not target or target > limit)
   if last then target = limit end
   if loop.source then

@@ -75,8 +75,9 @@ function core.run_end() end
 ---@return integer
 function core.unsettled() end
 
----Whether an open stack has a device with a file descriptor.
+---Whether an open stack has a device with a file descriptor, or somebody waits for one.
 ---@return boolean
+---@return boolean # whether anything can still come from such a device: not from interfaces that were deleted
 function core.has_fd() end
 
 ---The clock on the wall.
@@ -87,8 +88,8 @@ function core.wall_clock() end
 ---@return number # seconds
 function core.monotonic() end
 
----Sleeps in real time.
----@param seconds number|nil nil: until a signal, an hour at most
+---Waits in real time until a device has something, a signal comes or the time has passed; a second at most.
+---@param seconds number|nil nil: as long as it may
 function core.wait_io(seconds) end
 
 ---Tells the core which files are the library's own, so that errors name the user's line.
@@ -134,6 +135,17 @@ function core.pipe(mtu, medium, capacity, checksum) end
 ---@return netstack.device|nil
 ---@return string|nil # "no memory"
 function core.device(mtu, medium, transmit, checksum) end
+
+---A device on the host's kernel.
+---@param name string|nil nil: the kernel chooses
+---@param mode string|nil "tun", "tap"; nil: what `fd` is, or "tun"
+---@param mtu integer 0: that of the kernel
+---@param netns string|nil the name of a network namespace
+---@param fd integer|nil one that is open already, which is duplicated
+---@return netstack.device|nil
+---@return string|nil # "permission denied", "not supported", "address already in use", "address not available" (the namespace), "closed" (fd), "full" (descriptors), "no memory"
+---@return string|nil # what to do about it
+function core.tun(name, mode, mtu, netns, fd) end
 
 ---The DNS servers that DHCP has named.
 ---@param stack netstack.stack
@@ -257,11 +269,11 @@ function stack:poll_delay(now) end
 function stack:timeout() end
 
 ---What to wait for, for cqueues.
----@return integer|nil # the device's file descriptor (cqueues); nil: it has none
+---@return integer|nil # the device's file descriptor (cqueues); nil: it has none, or none from which anything can come
 function stack:pollfd() end
 
 ---What to wait for it to become, for cqueues.
----@return string|nil # what to wait for on `pollfd`, "r" or "rw" (cqueues); nil: nothing
+---@return string|nil # what to wait for on `pollfd`: "r", or "rw" while the kernel has no room (cqueues); nil: nothing
 function stack:events() end
 
 ---Runs queued commands without touching the device.
@@ -360,16 +372,26 @@ function device:mtu() end
 function device:medium() end
 
 ---Counters.
----@return table # rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, as the attached side sees them
+---@return table # rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, as the attached side sees them; of a device with a file descriptor also syscalls
 function device:stats() end
 
----Puts a packet into an unattached pipe end, without waiting.
+---The file descriptor of a device on the host's kernel; it stays the device's.
+---@return integer|nil
+---@return string|nil # "not supported": a device of another kind, "closed"
+function device:fd() end
+
+---What the kernel called the interface at its other end.
+---@return string|nil
+---@return string|nil # "not supported": a device of another kind, or on a socket, "closed"
+function device:name() end
+
+---Puts a packet into an unattached device, without waiting.
 ---@param packet string
 ---@return integer|nil # 1
 ---@return string|nil # "full", "closed", "message too long", "address already in use" while a stack is attached, "not supported" by a device in Lua
 function device:try_send(packet) end
 
----Takes a packet out of an unattached pipe end, without waiting.
+---Takes a packet out of an unattached device, without waiting.
 ---@return string|nil # packet
 ---@return string|nil # "empty", "closed", "address already in use" while a stack is attached
 function device:try_receive() end

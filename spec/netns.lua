@@ -1,0 +1,258 @@
+-- Network namespaces with the host's kernel in them, and programs that run there, for specs of TUN devices. All of it
+-- belongs to the spec that made it: `netns.finish` in after_each ends the programs and removes the namespaces.
+local helper = require "spec.helper"
+local netstack = require "netstack"
+
+local unpack = table.unpack or unpack -- luacheck: ignore 143
+
+local M = {}
+
+-- The sanitizers' library is for our core, not for the system's programs.
+local CLEAN = "env -u LD_PRELOAD "
+
+local function quote(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+M.quote = quote
+
+-- What a shell command prints, and whether it ended well.
+local function capture(command)
+  local pipe = assert(io.popen(("{ %s\n} 2>&1; echo \" $?\""):format(command)))
+  local text, status = pipe:read("*a"):match("^(.*) (%d+)\n$")
+  pipe:close()
+  return text, status == "0"
+end
+
+--- Runs a command of the system to its end; raises when it fails.
+function M.command(text)
+  local output, ok = capture(CLEAN .. text)
+  if not ok then error(("%s: %s"):format(text, output), 2) end
+  return output
+end
+
+--- Whether a program is installed.
+function M.has(program)
+  return (select(2, capture("command -v " .. program)))
+end
+
+--- This interpreter with its arguments, as a shell can call it.
+function M.lua()
+  local i = -1
+  while arg[i - 1] do i = i - 1 end
+  return arg[i]
+end
+
+local function read(path)
+  local file = io.open(path, "rb")
+  if not file then return nil end
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+M.read = read
+
+local namespaces, programs, folder = {}, {}, nil
+local made = 0
+
+--- A folder for the spec's files.
+function M.folder()
+  if not folder then folder = M.command("mktemp -d"):gsub("%s+$", "") end
+  return folder
+end
+
+local prefix -- of this process's namespaces
+
+local Namespace = {}
+Namespace.__index = Namespace
+
+--- A new namespace, its loopback up.
+function M.new()
+  -- The parent of the shell is this process.
+  prefix = prefix or "netstack" .. capture("echo $PPID"):gsub("%s", "") .. "x"
+  made = made + 1
+  local name = prefix .. made
+  M.command("ip netns add " .. name)
+  namespaces[#namespaces + 1] = name
+  local namespace = setmetatable({ name = name }, Namespace)
+  namespace:ip("link set lo up")
+  return namespace
+end
+
+--- Runs `ip` in it.
+function Namespace:ip(arguments)
+  return M.command(("ip -n %s %s"):format(self.name, arguments))
+end
+
+--- Runs a command in it to its end; what it printed. Nobody drives the stacks meanwhile.
+function Namespace:exec(command)
+  return M.command(("ip netns exec %s %s"):format(self.name, command))
+end
+
+--- Removes it before the spec is over.
+function Namespace:delete()
+  M.command("ip netns del " .. self.name)
+  for i, name in ipairs(namespaces) do
+    if name == self.name then table.remove(namespaces, i) break end
+  end
+end
+
+--- A TUN device in it, up, with the far side's addresses: 10.<n>.0.1/24 and fd0<n>::1/64; the stack is to be …2.
+function Namespace:tun(n, options)
+  local all = { netns = self.name }
+  for key, value in pairs(options or {}) do all[key] = value end
+  local device = assert(netstack.tun(all))
+  local name = device:name()
+  self:ip(("addr add 10.%d.0.1/24 dev %s"):format(n, name))
+  -- Kernels without IPv6 are none that this is for; without duplicate detection the address is there at once.
+  if device:mtu() >= 1280 then self:ip(("addr add fd0%d::1/64 dev %s nodad"):format(n, name)) end
+  self:ip(("link set %s up"):format(name))
+  return device
+end
+
+local Program = {}
+Program.__index = Program
+
+-- Starts a shell command that is one program, which `exec` makes the shell become.
+local function start(command)
+  made = made + 1
+  local base = M.folder() .. "/" .. made
+  local text = ("{ exec %s; } >%s.out 2>&1 </dev/null & echo $! >%s.pid; wait $!; echo $? >%s.new; mv %s.new %s.status")
+    :format(command, base, base, base, base, base)
+  os.execute(("( %s ) >/dev/null 2>&1 </dev/null &"):format(text))
+  local program = setmetatable({ base = base, command = command }, Program)
+  programs[#programs + 1] = program
+  repeat program.pid = tonumber(read(base .. ".pid") or "") until program.pid
+  return program
+end
+
+--- Starts a program in the namespace.
+function Namespace:start(command)
+  return start(CLEAN .. ("ip netns exec %s %s"):format(self.name, command))
+end
+
+--- Starts a program outside, with this process's environment.
+M.start = start
+
+--- Its exit status; nil while it runs.
+function Program:status()
+  return tonumber(read(self.base .. ".status") or "")
+end
+
+--- What it has printed so far.
+function Program:output()
+  return read(self.base .. ".out") or ""
+end
+
+--- Drives the stacks until it has ended; its exit status and what it printed.
+function Program:wait(timeout)
+  local limit = netstack.now() + (timeout or 30)
+  while not self:status() do
+    if netstack.now() > limit then error(self.command .. " has not ended: " .. self:output(), 2) end
+    netstack.sleep(0.005)
+  end
+  return self:status(), self:output()
+end
+
+--- Drives the stacks until it has printed something.
+function Program:expect(pattern, timeout)
+  local limit = netstack.now() + (timeout or 10)
+  while not self:output():find(pattern) do
+    if netstack.now() > limit or self:status() then
+      error(("%s did not print %s: %s"):format(self.command, pattern, self:output()), 2)
+    end
+    netstack.sleep(0.005)
+  end
+end
+
+--- Sends it a signal.
+function Program:signal(name)
+  os.execute(("kill -%s %d 2>/dev/null"):format(name, self.pid))
+end
+
+--- Drives the stacks until something listens on a TCP or UDP port of the namespace.
+function Namespace:listens(port, protocol)
+  local limit = netstack.now() + 10
+  repeat
+    netstack.sleep(0.005)
+    local found = self:exec(("ss -Hnl%s sport = :%d"):format(protocol == "udp" and "u" or "t", port)):find("%S")
+    if not found and netstack.now() > limit then error("nobody listens on port " .. port, 2) end
+  until found
+end
+
+local devices = {}
+
+--- Has a device closed at the end of the spec.
+function M.keep(device)
+  devices[#devices + 1] = device
+  return device
+end
+
+--- A namespace whose kernel has 10.<n>.0.1 and fd0<n>::1, and a stack with …2 on a TUN device in it.
+-- @return stack, namespace, device, interface
+function M.connected(n, options)
+  n = n or 1
+  local namespace = M.new()
+  local device = M.keep(namespace:tun(n, options))
+  local stack = helper.watch(assert(netstack.new()))
+  local addresses = { ("10.%d.0.2/24"):format(n), device:mtu() >= 1280 and ("fd0%d::2/64"):format(n) or nil }
+  local interface = assert(stack:attach(device, { addresses = addresses }))
+  return stack, namespace, device, interface
+end
+
+-- Ends what is still running, removes what was made.
+local function clear()
+  for _, program in ipairs(programs) do
+    if not program:status() then program:signal("KILL") end
+  end
+  for _, name in ipairs(namespaces) do capture("ip netns del " .. name) end
+  if folder then os.execute("rm -r " .. quote(folder)) end
+  namespaces, programs, folder = {}, {}, nil
+end
+
+--- For after_each: nothing is left, whatever became of the spec.
+function M.finish()
+  local ok, err = pcall(clear)
+  for _, device in ipairs(devices) do device:close() end
+  devices = {}
+  helper.nothing_left()
+  if not ok then error(err, 0) end
+end
+
+local reason -- false: TUN is to be had
+
+--- Why the specs cannot be had here; nil when they can. `...`: programs they need beside `ip`.
+function M.missing(...)
+  if reason == nil then
+    reason = false
+    if not M.has("ip") then
+      reason = "ip (iproute2) is not installed"
+    else
+      local ok, err = pcall(function()
+        local namespace = M.new()
+        local device, why, message = netstack.tun { netns = namespace.name }
+        if not device then error(("no TUN device: %s, %s"):format(why, message), 0) end
+        device:close()
+      end)
+      if not ok then reason = tostring(err):gsub("%s+", " ") end
+      clear()
+    end
+  end
+  if reason then return reason end
+  for i = 1, select("#", ...) do
+    local program = select(i, ...)
+    if not M.has(program) then return program .. " is not installed" end
+  end
+end
+
+--- Like `it`, with the programs that the spec needs first; pending with the reason where something is missing.
+function M.specs(it, pending)
+  return function(needed, name, fn)
+    it(name, function()
+      local why = M.missing(unpack(needed))
+      if why then return pending(why) end
+      fn()
+    end)
+  end
+end
+
+return M

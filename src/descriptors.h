@@ -1,0 +1,21 @@
+/*
+** Waiting for the devices of a hub that have a file descriptor: one poll(2) for all of them. A device is looked at
+** only through here; until it has been told that there is something, it does not ask the kernel.
+*/
+#ifndef NST_DESCRIPTORS_H
+#define NST_DESCRIPTORS_H
+
+#include "device.h"
+
+/* From opening to closing: a device whose fd is set. */
+void nst_descriptors_add(nst_device *device);
+/* Waits until a device has something, `timeout` has passed or a signal came, and tells the devices. */
+void nst_descriptors_wait(nst_hub *hub, nst_time timeout);
+/* The same without waiting, and only when the last look was some time ago: for loops that do not come to wait. */
+void nst_descriptors_glance(nst_hub *hub);
+/* The same for one device, whether or not anybody waits for it; harmless for those without a descriptor. */
+void nst_descriptors_look(nst_device *device);
+/* Whether a device with a descriptor is attached or waited for; *alive, whether one of them may still have something. */
+bool nst_descriptors_any(const nst_hub *hub, bool *alive);
+
+#endif
