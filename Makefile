@@ -87,6 +87,7 @@ demo: all ## two stacks in one process move files over a pipe with LuaSocket's s
 
 test: all ## run the specs with LUA; BUSTED_ARGS=... goes to busted
 	@$(need) busted
+	@$(need) ip ss ping nc setpriv unshare || echo "netstack: specs of TUN devices will be pending for want of these"
 	@$(MAKE) unguarded
 	$(environment) NETSTACK_UNGUARDED='$(CURDIR)/$(BUILD)/unguarded/?.so' $(preload) $(RUNNER) $(LUA) "$$(command -v busted)" $(BUSTED_ARGS)
 	@$(if $(and $(wildcard spec/threads.c),$(filter lua5.4,$(LUA_NAME)),$(filter gcc cc,$(cc_name)), \

@@ -9,6 +9,7 @@ local M = {}
 
 -- The sanitizers' library is for our core, not for the system's programs.
 local CLEAN = "env -u LD_PRELOAD "
+M.CLEAN = CLEAN
 
 local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
@@ -203,6 +204,10 @@ end
 local function clear()
   for _, program in ipairs(programs) do
     if not program:status() then program:signal("KILL") end
+    for _ = 1, 200 do -- its shell has yet to write its status into our folder
+      if program:status() then break end
+      os.execute("sleep 0.01")
+    end
   end
   for _, name in ipairs(namespaces) do capture("ip netns del " .. name) end
   if folder then os.execute("rm -r " .. quote(folder)) end

@@ -152,7 +152,7 @@ describe("the real clock", function()
       local netstack = require "netstack"
       io.stdout:setvbuf "no"
       local device = assert(netstack.tun { netns = %q, name = "t" })
-      os.execute "ip -n %s addr add 10.1.0.1/24 dev t; ip -n %s link set dev t up"
+      os.execute "%sip -n %s addr add 10.1.0.1/24 dev t; %sip -n %s link set dev t up"
       local stack = netstack.new()
       stack:attach(device, { addresses = { "10.1.0.2/24" } })
       local socket = stack:udp()
@@ -160,7 +160,7 @@ describe("the real clock", function()
       local ok, err = pcall(function() print "waits" %s end)
       print(ok, err)
       print(stack:ping("10.1.0.1") < 1, netstack.run(function() return stack:ping("10.1.0.1") < 1 end))
-    ]]):format(namespace.name, namespace.name, namespace.name, body))
+    ]]):format(namespace.name, netns.CLEAN, namespace.name, netns.CLEAN, namespace.name, body))
     file:close()
     run(function()
       local program = netns.start(netns.quote(netns.lua()) .. " " .. path)

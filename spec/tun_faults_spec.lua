@@ -225,7 +225,10 @@ describe("a TUN device in trouble", function()
         local device = assert(netstack.tun { name = "mine", mtu = 1400 }) -- the kernel's stays as it is
         local stack = netstack.new()
         assert(stack:attach(device, { addresses = { "10.1.0.2/24" } }))
-        io.write(device:mtu(), " ", tostring(stack:ping("10.1.0.1") < 1), "\n")
+        for _ = 1, 5 do -- the kernel takes a second to see that there is a carrier
+          local rtt = stack:ping("10.1.0.1")
+          if rtt then io.write(device:mtu(), " ", tostring(rtt < 1), "\n") break end
+        end
       ]])))
     end)
   end)
@@ -234,7 +237,7 @@ describe("a TUN device in trouble", function()
     local status, text
     local code = [[
       local device = assert(netstack.tun { name = "mine" })
-      os.execute("ip addr add 10.1.0.1/24 dev mine && ip link set mine up")
+      os.execute("unset LD_PRELOAD; ip addr add 10.1.0.1/24 dev mine && ip link set mine up")
       local stack = netstack.new()
       assert(stack:attach(device, { addresses = { "10.1.0.2/24" } }))
       print(stack:ping("10.1.0.1") < 1)
