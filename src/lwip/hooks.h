@@ -21,6 +21,10 @@ struct ip4_addr;
 struct ip6_addr;
 struct ip_addr;
 
+/* Eight bytes at a time (port.c): lwIP's own takes two, and a stack on a device with checksums spends much time in it. */
+uint16_t nst_sum(const void *data, int length);
+#define LWIP_CHKSUM(data, length) nst_sum(data, length)
+
 /* Routing by our table, the longest prefix first (route.c). */
 struct netif *nst_route4(const struct ip4_addr *source, const struct ip4_addr *destination);
 struct netif *nst_route6(const struct ip6_addr *source, const struct ip6_addr *destination);
