@@ -23,10 +23,12 @@
   X(HOST_UNREACHABLE, "host unreachable", "a router reported (ICMP) that it cannot reach the host, or it does not answer on its link", "check the address and the route") \
   X(PORT_UNREACHABLE, "port unreachable", "the other host reported (ICMP) that nobody has that UDP port",              \
     "told once; check the port")                                                                                       \
-  X(ADDRESS_IN_USE, "address already in use", "another socket holds the port, or the device is attached already",      \
-    "choose another port, or close the other one")                                                                     \
-  X(ADDRESS_NOT_AVAILABLE, "address not available", "no interface has this local address, or no ephemeral port is left", \
-    "bind an address of this stack")                                                                                   \
+  X(ADDRESS_IN_USE, "address already in use",                                                                          \
+    "another socket holds the port, the device is attached already, or a TUN interface is open already",               \
+    "choose another port or name, or close the other one")                                                             \
+  X(ADDRESS_NOT_AVAILABLE, "address not available",                                                                    \
+    "no interface has this local address, no ephemeral port is left, or there is no such network namespace",           \
+    "bind an address of this stack; make the namespace first")                                                         \
   X(INVALID_ADDRESS, "invalid address", "the text is not an address or prefix", "write IPv4 dotted, IPv6 as in RFC 5952") \
   X(WRONG_IP_VERSION, "wrong ip version", "the socket is bound to the other family", "use an address of the socket's family") \
   X(HOST_NOT_FOUND, "host not found", "the name could not be resolved", "check the name, and the stack's `hosts` and `dns`") \
@@ -34,7 +36,7 @@
   X(NO_MEMORY, "no memory", "an allocation failed", "close something; nothing was sent")                               \
   X(FULL, "full", "a limit was reached: a queue, or the number of interfaces", "try again when there is room")         \
   X(EMPTY, "empty", "nothing is there to be received", "try again later")                                              \
-  X(PERMISSION_DENIED, "permission denied", "the operating system refused", "run with more rights")                    \
+  X(PERMISSION_DENIED, "permission denied", "the operating system refused", "run with more rights: the third value says which")                    \
   X(NOT_SUPPORTED, "not supported", "this build, platform or phase cannot do it", "see the README's list")             \
   X(CANCELLED, "cancelled", "the task or ticket was cancelled", "none is needed: nothing was lost")
 
