@@ -12,29 +12,6 @@ once return nil, "wouldblock", and the Lua layer waits for a ticket and asks aga
 __attribute__((visibility("default"))) int luaopen_netstack_core(lua_State *L);
 int nst_lua_open(lua_State *L);
 
-/*** Polls every stack that has work at run time `now`.
-@function drive
-@tparam number now seconds since the run began
-@treturn number|nil run time of the next stack timer
-@treturn boolean whether there is more to do before time goes on */
-static int drive(lua_State *L) {
-  nst_hub *hub = nst_lua_hub(L);
-  bool more = nst_hub_drive(hub, nst_lua_time(lua_tonumber(L, 1)));
-  nst_time next = nst_hub_next(hub);
-  if (next == NST_NEVER) lua_pushnil(L);
-  else lua_pushnumber(L, nst_lua_seconds(next));
-  lua_pushboolean(L, more);
-  return 2;
-}
-
-/*** Hands packets to the transmit functions of Lua devices and events to trace functions; raises what they raise.
-@function flush
-@treturn boolean whether there was anything */
-static int flush(lua_State *L) {
-  lua_pushboolean(L, nst_lua_flush(L));
-  return 1;
-}
-
 /*** The next watched ticket that was answered.
 @function ready
 @treturn integer|nil the number that `watch` was given */
@@ -224,7 +201,7 @@ static void push_errors(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-  {"drive", drive}, {"flush", flush}, {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch},
+  {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch},
   {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
   {"guarded", guarded},

@@ -1,4 +1,5 @@
---- Devices: pipes between two stacks, devices in Lua, and devices on the host's kernel. Their methods that need not wait are the core's.
+--- Devices: pipes between two stacks, devices in Lua, and devices on the host's kernel.
+-- Their methods that need not wait are the core's.
 -- @module netstack.device
 
 local check = require "netstack.check"

@@ -30,16 +30,6 @@ function core.channel(stack) end
 ---@return netstack.ticket
 function core.first_of(tickets) end
 
----Polls every stack that has work at run time `now`.
----@param now number seconds since the run began
----@return number|nil # run time of the next stack timer
----@return boolean # whether there is more to do before time goes on
-function core.drive(now) end
-
----Hands packets to the transmit functions of Lua devices and events to trace functions; raises what they raise.
----@return boolean # whether there was anything
-function core.flush() end
-
 ---The next watched ticket that was answered.
 ---@return integer|nil # the number that `watch` was given
 function core.ready() end
