@@ -32,9 +32,9 @@ end
 
 -- The kernel's default may not be cubic, and a namespace may choose it for a route only.
 local function bring_up(namespace, interface, address)
-  return ("ip -n %s addr add %s/24 dev %s && ip -n %s link set dev %s up && " ..
-    "ip -n %s route replace %s0/24 dev %s src %s congctl cubic"):format(
-    namespace, address, interface, namespace, interface, namespace, address:match("^.*%."), interface, address)
+  local ip = "ip -n " .. namespace
+  return ("%s addr add %s/24 dev %s && %s link set dev %s up && %s route replace %s0/24 dev %s src %s congctl cubic")
+    :format(ip, address, interface, ip, interface, ip, address:match("^.*%."), interface, address)
 end
 
 local roles = {}
@@ -140,15 +140,14 @@ end
 
 local function through_tun(lua, build, way)
   local self = root .. "bench/tun.lua"
-  local environment = ("LUA_PATH='%slua/?.lua;%slua/?/init.lua;;' LUA_CPATH='%s%s/?.so;;'"):format(
-    root, root, root, build)
+  local environment = ("LUA_PATH='%slua/?.lua;%slua/?/init.lua;;' LUA_CPATH='%s%s/?.so;;'"):format(root, root, root,
+    build)
   local other = way == "send" and "receive" or "send"
   local stack, kernel = measure(("env %s %s %s stack %s %s %g"):format(environment, lua, self, one, way, seconds),
     ("ip netns exec %s %s %s socket connect %s %s %g"):format(one, interpreter, self, STACK, other, seconds))
   local title = ("%s, %s"):format(lua, way == "send" and "stack to kernel" or "kernel to stack")
   if not stack then return print(title .. ": " .. tostring(kernel)) end
-  local bytes = math.min(kernel[1], stack[1])
-  row(title, bytes, stack[2], stack[4] + stack[5], stack[3], kernel[3], stack[6])
+  row(title, math.min(kernel[1], stack[1]), stack[2], stack[4] + stack[5], stack[3], kernel[3], stack[6])
 end
 
 local function between_kernels()

@@ -122,6 +122,17 @@ describe("the real clock", function()
     end)
   end)
 
+  with({}, "reads 256 packets, then others have their turn", function()
+    local stack, namespace, device = connected()
+    namespace:exec("bash -c 'for i in {1..400}; do echo x; done >/dev/udp/10.1.0.2/9'")
+    assert.equal(0, device:stats().rx_packets)
+    assert.is_true(stack:poll(0))
+    assert.equal(256, device:stats().rx_packets)
+    assert.is_true(stack:poll(0))
+    assert.is_true(device:stats().rx_packets >= 400)
+    assert.is_nil((select(2, stack:poll(0)))) -- what comes is for `pollfd` to tell
+  end)
+
   with({}, "gives tasks and other stacks their turn in a flood", function()
     local stack, namespace, device = connected(1)
     local other = connected(2)

@@ -44,11 +44,6 @@ static void lose(nst_tun *self) {
   nst_device_room_came(device);
 }
 
-/* Linux answers EBADFD from a TUN device without an interface, and EFAULT once to who was reading. */
-static bool is_final(int error) {
-  return error == EBADFD || error == EBADF || error == EFAULT || error == ENODEV || error == ENXIO;
-}
-
 /*
 ** false: the kernel has no room. What it refuses for another reason is dropped as a wire would: EIO when the interface is
 ** down, EINVAL when it is no IP packet, ENOBUFS and ENOMEM.
@@ -62,8 +57,7 @@ static bool put(nst_tun *self, const nst_packet *packet) {
   } while (written < 0 && errno == EINTR);
   if (written >= 0) return true;
   if (errno == EAGAIN) return false;
-  device->counters.tx_dropped++;
-  if (is_final(errno)) lose(self);
+  device->counters.tx_dropped++; /* a device that is gone shows an error at the next look */
   return true;
 }
 
@@ -102,7 +96,9 @@ static nst_packet *receive(nst_device *device) {
     if (length >= 0) {
       device->counters.rx_dropped++;
     } else if (errno != EINTR) {
-      if (is_final(errno) || (errno == EAGAIN && self->suspect)) lose(self); /* else an error would be shown for ever */
+      /* Linux answers EBADFD from a TUN device without an interface. An error that stays would be shown for ever; those
+      ** of sockets are told once. */
+      if (self->suspect && errno != ECONNREFUSED && errno != ECONNRESET) lose(self);
       break;
     }
   }
