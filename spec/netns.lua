@@ -63,13 +63,22 @@ end
 
 local prefix -- of this process's namespaces
 
+-- A run that was killed had no time to remove what it had made.
+local function sweep()
+  for name, pid in capture("ip netns list"):gmatch("(netstack(%d+)x%d+)") do
+    if not M.read("/proc/" .. pid .. "/stat") then capture("ip netns del " .. name) end
+  end
+end
+
 local Namespace = {}
 Namespace.__index = Namespace
 
 --- A new namespace, its loopback up.
 function M.new()
-  -- The parent of the shell is this process.
-  prefix = prefix or "netstack" .. capture("echo $PPID"):gsub("%s", "") .. "x"
+  if not prefix then
+    prefix = "netstack" .. capture("echo $PPID"):gsub("%s", "") .. "x" -- the shell's parent is this process
+    sweep()
+  end
   made = made + 1
   local name = prefix .. made
   M.command("ip netns add " .. name)
