@@ -73,7 +73,7 @@ end
 describe("Collection", function()
   it("of a whole world, object by object, in many orders", function()
     local n = #world()
-    for seed = 1, 60 do
+    for seed = 1, 20 do
       local objects = world()
       local order = {}
       for i = 1, n do order[i] = i end
