@@ -106,4 +106,13 @@ static inline void close_one(nst_socket *socket) {
   nst_socket_release(socket);
 }
 
+/* What is left when the sockets are closed: a stack on one end of a pipe. */
+static inline void close_world(nst_hub *hub, nst_stack *stack, nst_device *const ends[2]) {
+  nst_stack_close(stack);
+  nst_stack_release(stack);
+  nst_device_release(ends[0]);
+  nst_device_release(ends[1]);
+  nst_hub_release(hub);
+}
+
 #endif

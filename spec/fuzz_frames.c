@@ -346,10 +346,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   close_one(&w.listener->socket);
   close_one(&w.udp->socket);
   if (w.client) close_one(&w.client->socket);
-  nst_stack_close(w.stack);
-  nst_stack_release(w.stack);
-  nst_device_release(w.ends[0]);
-  nst_device_release(w.ends[1]);
-  nst_hub_release(w.hub);
+  close_world(w.hub, w.stack, w.ends);
   return 0;
 }

@@ -2,33 +2,26 @@
 
 #include <string.h>
 
+#include "bytes.h"
 #include "neighbour.h"
 #include "stack.h"
-#include "trace.h"
 
 const uint8_t nst_everybody[NST_MAC_LENGTH] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
-static void drop(nst_interface *interface, nst_packet *packet, const char *cause) {
-  interface->dropped_out++;
-  nst_trace_packet(interface->stack, NST_EVENT_DROP, interface, packet->data, packet->length, cause);
-  nst_packet_free(packet);
-}
-
 void nst_ethernet_answer(nst_interface *interface, nst_packet *packet, const uint8_t *to, uint16_t type) {
   if (nst_interface_has_room(interface) || !NST_GUARDED) nst_ethernet_send(interface, packet, to, type);
-  else drop(interface, packet, "device full");
+  else nst_interface_drop(interface, packet, "device full");
 }
 
 void nst_ethernet_send(nst_interface *interface, nst_packet *packet, const uint8_t *to, uint16_t type) {
   if (!interface->up) {
-    drop(interface, packet, "interface down");
+    nst_interface_drop(interface, packet, "interface down");
     return;
   }
   nst_packet_push(packet, NST_FRAME_HEADER);
   memcpy(packet->data, to, NST_MAC_LENGTH);
   memcpy(packet->data + NST_MAC_LENGTH, interface->mac, NST_MAC_LENGTH);
-  packet->data[12] = (uint8_t)(type >> 8);
-  packet->data[13] = (uint8_t)type;
+  nst_put16(packet->data + 12, type);
   nst_interface_transmit(interface, packet);
 }
 
@@ -67,7 +60,7 @@ void nst_ethernet_output(nst_interface *interface, nst_packet *packet, const ip_
 }
 
 bool nst_ethernet_input(nst_interface *interface, nst_packet *packet) {
-  unsigned type = (unsigned)packet->data[12] << 8 | packet->data[13];
+  unsigned type = nst_get16(packet->data + 12);
   if (type == NST_TYPE_ARP) {
     nst_arp_input(interface, packet);
     nst_packet_free(packet);

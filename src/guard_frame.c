@@ -1,6 +1,7 @@
 /* The guard's part that looks at frames: Ethernet, ARP and, behind an IP header, neighbour discovery. */
 #include <string.h>
 
+#include "bytes.h"
 #include "device.h"
 #include "ethernet.h"
 #include "guard.h"
@@ -39,7 +40,7 @@ static bool is_for_one(const nst_interface *interface, const uint8_t *packet, si
 nst_guard_cause nst_guard_frame(const nst_interface *interface, const uint8_t *frame, size_t length) {
   unsigned type, version;
   if (length < NST_FRAME_HEADER + 1) return NST_GUARD_FRAME_SHORT;
-  type = (unsigned)frame[12] << 8 | frame[13];
+  type = nst_get16(frame + 12);
   if (type != NST_TYPE_IPV4 && type != NST_TYPE_IPV6 && type != NST_TYPE_ARP) return NST_GUARD_FRAME_TYPE;
   if (NST_GUARDED && !is_group(frame) && !same_station(frame, interface->mac)) return NST_GUARD_FRAME_OTHERS;
   if (NST_GUARDED && (is_group(frame + NST_MAC_LENGTH) || same_station(frame + NST_MAC_LENGTH, interface->mac))) {

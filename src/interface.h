@@ -80,6 +80,8 @@ bool nst_interface_has_room(const nst_interface *interface);
 void nst_interface_block(nst_interface *interface, nst_socket *socket);
 /* Inside the stack. Hands a packet, or frame, to the device, or keeps it until that has room. Takes it over. */
 void nst_interface_transmit(nst_interface *interface, nst_packet *packet);
+/* Counts, traces and frees a packet that does not go out. */
+void nst_interface_drop(nst_interface *interface, nst_packet *packet, const char *cause);
 /* Inside the stack. The packet is for ourselves: it comes in at the next round. Takes it over. */
 void nst_interface_loop(nst_interface *interface, nst_packet *packet);
 /* output.c: what lwIP sends. */

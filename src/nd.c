@@ -179,7 +179,7 @@ static void take_in(nst_interface *interface, const uint8_t *ip, size_t length) 
 
 void nst_nd_input(nst_interface *interface, nst_packet *packet) {
   const uint8_t *ip = packet->data;
-  size_t length = 40 + ((size_t)ip[4] << 8 | ip[5]); /* behind that there may be Ethernet's padding */
+  size_t length = 40 + nst_get16(ip + 4); /* behind that there may be Ethernet's padding */
   if (length > packet->length) length = packet->length;
   if (interface->device->checksum && nst_checksum6(ip, length) != 0) {
     interface->dropped_in++;

@@ -6,7 +6,6 @@
 #include "bytes.h"
 #include "icmp.h"
 #include "stack.h"
-#include "trace.h"
 
 /* RFC 4861 §10: RETRANS_TIMER, MAX_*_SOLICIT, REACHABLE_TIME, DELAY_FIRST_PROBE_TIME; ARP is asked in the same way. */
 #define ASK_AGAIN NST_SECOND
@@ -147,13 +146,6 @@ static void transmit(const neighbour *n, nst_packet *packet) {
   nst_ethernet_send(n->interface, packet, n->station, IP_IS_V6(&n->host) ? NST_TYPE_IPV6 : NST_TYPE_IPV4);
 }
 
-static void drop(nst_neighbours *all, neighbour *n, nst_packet *packet, const char *cause) {
-  n->interface->dropped_out++;
-  all->counters.dropped++;
-  nst_trace_packet(n->interface->stack, NST_EVENT_DROP, n->interface, packet->data, packet->length, cause);
-  nst_packet_free(packet);
-}
-
 /* The newest packets are worth most (RFC 4861 7.2.2), but take their room only from those for the same neighbour. */
 static void wait_with(neighbour *n, nst_packet *packet) {
   nst_neighbours *all = &n->interface->stack->neighbours;
@@ -163,7 +155,8 @@ static void wait_with(neighbour *n, nst_packet *packet) {
   all->waiting_bytes += packet->length;
   while (n->waiting_count > WAITING_EACH ||
          (n->waiting_count > 0 && (all->waiting > WAITING_ALL || all->waiting_bytes > WAITING_BYTES))) {
-    drop(all, n, take_waiting(all, n), "too many wait for a neighbour");
+    all->counters.dropped++;
+    nst_interface_drop(n->interface, take_waiting(all, n), "too many wait for a neighbour");
   }
 }
 
@@ -275,10 +268,7 @@ static void give_up(nst_neighbours *all, neighbour *n) {
   all->counters.failed++;
   while ((packet = take_waiting(all, n)) != NULL) {
     nst_icmp_tell_ourselves(n->interface, packet);
-    nst_trace_packet(n->interface->stack, NST_EVENT_DROP, n->interface, packet->data, packet->length,
-                     "neighbour does not answer");
-    n->interface->dropped_out++;
-    nst_packet_free(packet);
+    nst_interface_drop(n->interface, packet, "neighbour does not answer");
   }
   forget(all, n);
 }

@@ -73,6 +73,12 @@ static void stamp(struct netif *netif, nst_packet *packet, const ip_addr_t *dest
   else stamp4(netif, packet, is_uncut(stack, packet, destination));
 }
 
+void nst_interface_drop(nst_interface *interface, nst_packet *packet, const char *cause) {
+  interface->dropped_out++;
+  nst_trace_packet(interface->stack, NST_EVENT_DROP, interface, packet->data, packet->length, cause);
+  nst_packet_free(packet);
+}
+
 void nst_interface_loop(nst_interface *interface, nst_packet *packet) {
   nst_list_append(&interface->looped, &packet->link);
   interface->looped_count++;

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "bytes.h"
+
 #include "lwip/inet_chksum.h"
 #include "lwip/ip.h"
 #include "lwip/priv/tcp_priv.h"
@@ -37,7 +39,7 @@ bool nst_tcp_read_options(const uint8_t *options, size_t length, nst_tcp_options
     if (size < 2 || i + size > length) return false;
     if (kind == LWIP_TCP_OPT_MSS && size == LWIP_TCP_OPT_LEN_MSS) {
       read->has_mss = true;
-      read->mss = (uint16_t)(options[i + 2] << 8 | options[i + 3]);
+      read->mss = (uint16_t)nst_get16(options + i + 2);
     } else if (kind == LWIP_TCP_OPT_WS && size == LWIP_TCP_OPT_LEN_WS) {
       read->has_scale = true;
       read->scale = options[i + 2];
