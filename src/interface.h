@@ -58,6 +58,7 @@ void nst_interface_detach(nst_interface *interface);
 /* Inside the stack. Replaces all addresses. NST_FULL: more than fit. */
 nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count);
 void nst_interface_set_up(nst_interface *interface, bool up);
+bool nst_interface_is_ethernet(const nst_interface *interface);
 bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address);
 /* Until when an address of ours is tentative; NULL: it is none of ours. */
 nst_time *nst_interface_tentative(nst_interface *interface, const ip_addr_t *address);
@@ -84,6 +85,8 @@ void nst_interface_transmit(nst_interface *interface, nst_packet *packet);
 void nst_interface_drop(nst_interface *interface, nst_packet *packet, const char *cause);
 /* Inside the stack. The packet is for ourselves: it comes in at the next round. Takes it over. */
 void nst_interface_loop(nst_interface *interface, nst_packet *packet);
+/* Inside the stack, input.c: a packet, or frame, of the device, or one that we sent to ourselves. Takes it over. */
+void nst_interface_input(nst_interface *interface, nst_packet *packet, bool looped);
 /* output.c: what lwIP sends. */
 err_t nst_output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *destination);
 err_t nst_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *destination);

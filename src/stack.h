@@ -81,7 +81,7 @@ struct nst_stack {
   bool verbatim;        /* its header is a user's */
   uint32_t datagram_id; /* of the datagram being sent */
   bool holding;         /* only commands run: what is sent waits with the interface for the next poll */
-  bool sending_datagram; /* what the device refuses now is kept, not dropped (interface.c) */
+  bool sending_datagram; /* what the device refuses now is kept, not dropped (output.c) */
   nst_interface *refused; /* the interface that refused a packet during this call */
 
   nst_link commands;    /* nst_request.link: the command channel */

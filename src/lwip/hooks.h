@@ -31,7 +31,7 @@ struct netif *nst_route6(const struct ip6_addr *source, const struct ip6_addr *d
 #define LWIP_HOOK_IP4_ROUTE_SRC(source, destination) nst_route4(source, destination)
 #define LWIP_HOOK_IP6_ROUTE(source, destination) nst_route6(source, destination)
 
-/* Whether to let others' packets pass (interface.c). */
+/* Whether to let others' packets pass (input.c). */
 int nst_may_forward(void);
 #define LWIP_HOOK_IP4_CANFORWARD(p, destination) nst_may_forward()
 

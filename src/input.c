@@ -1,0 +1,136 @@
+/* What comes in: the guard, the link layer, reassembly, and then lwIP. */
+#include "dhcp.h"
+#include "ethernet.h"
+#include "interface.h"
+#include "reassembly.h"
+#include "stack.h"
+#include "trace.h"
+
+#include "lwip/ip.h"
+#include "lwip/stats.h"
+
+/* Why lwIP dropped a packet, told from its counters; NULL when it did not. */
+static const char *lwip_cause(const struct stats_ *before) {
+  static const size_t protocols[] = {
+    offsetof(struct stats_, tcp),     offsetof(struct stats_, udp),      offsetof(struct stats_, icmp),
+    offsetof(struct stats_, icmp6),   offsetof(struct stats_, ip_frag),  offsetof(struct stats_, ip6_frag),
+    offsetof(struct stats_, ip),      offsetof(struct stats_, ip6),
+  };
+  size_t i;
+  for (i = 0; i < sizeof protocols / sizeof *protocols; i++) {
+    const struct stats_proto *was = (const void *)((const char *)before + protocols[i]);
+    const struct stats_proto *is = (const void *)((const char *)&lwip_stats + protocols[i]);
+    if (is->chkerr != was->chkerr) return "bad checksum";
+    if (is->lenerr != was->lenerr) return "bad length";
+    if (is->memerr != was->memerr) return "no memory";
+    if (is->rterr != was->rterr) return "no route";
+    if (is->opterr != was->opterr) return "bad options";
+    if (is->proterr != was->proterr) return "nobody's"; /* no such protocol, port or connection */
+    if (is->drop != was->drop) return "not for us";
+  }
+  return NULL;
+}
+
+int nst_may_forward(void) {
+  nst_current()->drop_cause = "not for us";
+  IP_STATS_INC(ip.drop);
+  return 0;
+}
+
+/* Hands a packet to lwIP, which owns it from then on. */
+static void feed(nst_interface *interface, nst_packet *packet) {
+  nst_stack *stack = interface->stack;
+  struct pbuf *p = nst_packet_to_pbuf(packet, &stack->memory);
+  stack->refused = NULL;
+  if (interface->netifs[0].input(p, &interface->netifs[0]) != ERR_OK) pbuf_free(p);
+  if (stack->refused) { /* an answer that could not wait; TCP clears this when it will try again */
+    stack->refused->dropped_out++;
+    stack->refused = NULL;
+  }
+}
+
+/* The same, while somebody wants to know what becomes of it. */
+static void feed_traced(nst_interface *interface, nst_packet *packet) {
+  nst_stack *stack = interface->stack;
+  nst_packet *copy = nst_packet_copy(stack->hub, packet->data, packet->length, 0);
+  struct stats_ before = lwip_stats;
+  const char *cause;
+  stack->drop_cause = NULL;
+  feed(interface, packet);
+  if (copy == NULL) return;
+  cause = stack->drop_cause ? stack->drop_cause : lwip_cause(&before);
+  if (cause) nst_trace_packet(stack, NST_EVENT_DROP, interface, copy->data, copy->length, cause);
+  nst_packet_free(copy);
+}
+
+static void drop(nst_interface *interface, nst_packet *packet, const char *cause) {
+  interface->dropped_in++;
+  nst_trace_packet(interface->stack, NST_EVENT_DROP, interface, packet->data, packet->length, cause);
+  nst_packet_free(packet);
+}
+
+static void refuse(nst_interface *interface, nst_packet *packet, nst_guard_cause cause) {
+  interface->guarded[cause]++;
+  drop(interface, packet, nst_guard_text(cause));
+}
+
+/* The whole packet, when this was its last piece. */
+static nst_packet *put_together(nst_interface *interface, nst_packet *piece) {
+  nst_stack *stack = interface->stack;
+  nst_packet *copy = stack->tracing ? nst_packet_copy(stack->hub, piece->data, piece->length, 0) : NULL;
+  const char *cause = NULL;
+  nst_packet *packet = nst_reassemble(interface, piece, &cause);
+  if (cause) interface->dropped_in++;
+  if (cause && copy) nst_trace_packet(stack, NST_EVENT_DROP, interface, copy->data, copy->length, cause);
+  if (copy) nst_packet_free(copy);
+  return packet;
+}
+
+static bool passes(nst_interface *interface, nst_packet *packet, bool looped) {
+  nst_guard_cause cause = nst_guard(interface, packet->data, packet->length, looped);
+  if (cause == NST_GUARD_PASS) return true;
+  refuse(interface, packet, cause);
+  return false;
+}
+
+/* Takes the header off a frame; false: it was none of IP's, or the guard refused it. */
+static bool unframe(nst_interface *interface, nst_packet *packet) {
+  nst_guard_cause cause = nst_guard_frame(interface, packet->data, packet->length);
+  if (cause == NST_GUARD_PASS) return !nst_ethernet_input(interface, packet);
+  refuse(interface, packet, cause);
+  return false;
+}
+
+void nst_interface_input(nst_interface *interface, nst_packet *packet, bool looped) {
+  nst_stack *stack = interface->stack;
+  bool fragment;
+  if (!interface->up) {
+    drop(interface, packet, "interface down");
+    return;
+  }
+  if (!looped && nst_interface_is_ethernet(interface) && !unframe(interface, packet)) return;
+  if (packet->length > interface->mtu) {
+    refuse(interface, packet, NST_GUARD_TOO_LONG);
+    return;
+  }
+  if (!passes(interface, packet, looped)) return;
+  stack->counters.in_packets++;
+  stack->counters.in_bytes += packet->length;
+  nst_trace_packet(stack, NST_EVENT_IN, interface, packet->data, packet->length, NULL);
+  fragment = nst_is_fragment(packet->data, packet->length);
+  if (fragment) {
+    packet = put_together(interface, packet);
+    if (packet == NULL || !passes(interface, packet, looped)) return;
+  }
+  if (nst_is_nd(packet->data, packet->length)) {
+    if (fragment || looped) refuse(interface, packet, NST_GUARD_ND); /* RFC 6980 §5; a raw socket may say anything */
+    else nst_nd_input(interface, packet);
+    return;
+  }
+  if (interface->dhcp && nst_is_dhcp(packet->data, packet->length)) {
+    nst_dhcp_input(interface, packet);
+    return;
+  }
+  if (stack->tracing) feed_traced(interface, packet);
+  else feed(interface, packet);
+}
