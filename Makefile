@@ -22,6 +22,10 @@ BUSTED_ARGS ?=
 # GUARD=off runs the specs on a core without what guards lwIP, to see what that is there for: all that are tagged
 # #guarded must fail. Never installed.
 GUARD ?= on
+# What specs set up networks with, the programs that stacks talk to there, and the Lua modules that run on stacks or
+# beside them; without one its specs are pending.
+peers := ip ss ping nc setpriv unshare curl nginx iperf3 dnsmasq radvd traceroute tshark redis-server \
+  socket cqueues luv redis copas
 # What `make fuzz` feeds a stack with, and how long each, in seconds.
 FUZZERS := packets frames
 FUZZ_TIME ?= 60
@@ -87,7 +91,9 @@ demo: all ## two stacks in one process move files over a pipe with LuaSocket's s
 
 test: all ## run the specs with LUA; BUSTED_ARGS=... goes to busted
 	@$(need) busted
-	@$(need) ip ss ping nc setpriv unshare || echo "netstack: specs of TUN devices will be pending for want of these"
+	@$(need) $(peers) || for one in $(peers); do \
+	  $(need) $$one || echo "netstack: specs that need $$one will be pending"; \
+	done
 	@$(MAKE) unguarded
 	$(environment) NETSTACK_UNGUARDED='$(CURDIR)/$(BUILD)/unguarded/?.so' $(preload) $(RUNNER) $(LUA) "$$(command -v busted)" $(BUSTED_ARGS)
 	@$(if $(and $(wildcard spec/threads.c),$(filter lua5.4,$(LUA_NAME)),$(filter gcc cc,$(cc_name)), \
