@@ -177,7 +177,7 @@ docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack
 	@$(LUA) .build/ldoc-source.lua build/docs-source $$(find lua -name '*.lua') $(wildcard src/*.c)
 	ldoc --fatalwarnings -c .ldoc.lua .
 
-bench: ## measure netstack on lua5.4 and luajit, lwIP driven from C, LuaSocket on loopback, TUN and veth
+bench: ## measure netstack on lua5.4 and luajit, lwIP driven from C, LuaSocket on loopback, TUN and veth, iperf3
 	@$(MAKE) all unguarded LUA=luajit
 	@$(MAKE) run-bench LUA=lua5.4
 
@@ -189,8 +189,9 @@ run-bench: all
 	@$(need) socket
 	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),build/bench/driver build/bench/guard)
 	$(environment) $(LUA) bench/run.lua
-	@$(need) ip ethtool || true
+	@$(need) ip ethtool iperf3 || true
 	$(LUA) bench/tun.lua
+	$(LUA) bench/iperf3.lua
 
 dist: ## release archive and build/dist/netstack-<version>-1.src.rock, both with lwIP inside
 	@$(need) zip
