@@ -18,10 +18,10 @@ program.run(function()
   local name, stack = words[1], program.stack(options)
   local began = netstack.now()
   local address, err = stack:resolve(name)
-  local seconds = netstack.now() - began
   if not address then
+    local silent = netstack.now() - began >= 6 -- each server is given 2 s, then 4 s
     local servers = options.dns and table.concat(options.dns, ", ") or "the servers that DHCP named"
-    program.fail(("%s: %s (%s; %.1f s)"):format(name, err, servers, seconds))
+    program.fail(("%s: %s (%s %s)"):format(name, err, silent and "no answer from" or "asked", servers))
   end
   -- `resolve` gives the first address, which suffices to connect to; LuaSocket's function tells all.
   local _, host = luasocket(stack).dns.toip(name)

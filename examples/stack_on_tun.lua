@@ -121,7 +121,7 @@ local function both_sides(options, device)
     if not own then M.wrong("--address " .. prefix .. ": the length of the prefix is missing, as in 10.9.0.2/24") end
     local ipv6 = own:find(":", 1, true)
     local key = ipv6 and "gateway6" or "gateway"
-    local kernel = options[key] or own:gsub("[^.:]*$", own:find "[.:]1$" and "2" or "1")
+    local kernel = options[key] or own:gsub("[^.:]+$", own:find "[.:]1$" and "2" or "1")
     sides[key] = sides[key] or kernel
     commands[#commands + 1] = ("%s addr replace %s%s dev %s%s"):format(ip, kernel, length, device:name(),
       ipv6 and " nodad" or "")
@@ -136,7 +136,8 @@ end
 function M.stack(options)
   local stack = checked(netstack.new, { dns = options.dns })
   local mode = (options.tap or options.dhcp) and "tap" or "tun"
-  local device, _, why = checked(netstack.tun, { name = options.tap or options.tun, mode = mode, netns = options.netns })
+  local device, _, why = checked(netstack.tun,
+    { name = options.tap or options.tun, mode = mode, netns = options.netns })
   if not device then M.fail(why) end
   local sides, commands = both_sides(options, device)
   local interface, err = checked(stack.attach, stack, device, sides)
