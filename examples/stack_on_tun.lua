@@ -153,9 +153,9 @@ function M.stack(options)
     if ok ~= true and ok ~= 0 then M.fail(command .. " failed") end
   end
   if options.dhcp then
-    local limit = netstack.now() + 10
+    local limit = netstack.now() + 60
     while interface:lease().state ~= "BOUND" do
-      if netstack.now() > limit then M.fail("no DHCP server has answered on " .. device:name() .. " for 10 s") end
+      if netstack.now() > limit then M.fail("no DHCP server has answered on " .. device:name() .. " for 60 s") end
       netstack.sleep(0.05)
     end
     say(device:name(), ": ", table.concat(interface:addresses(), " "), " by DHCP")
