@@ -1,4 +1,5 @@
--- A small HTTP/1.1 server on a stack: serves the files of a table or of a folder, GET and HEAD, keep-alive or close.
+-- A small HTTP/1.1 server on a stack: serves the files of a table or of a folder, GET and HEAD, keep-alive or close. As
+-- a program (see its end) it serves a folder on a TUN interface; as a module, whatever stack it is given:
 --
 --   local serve = require "http_server"
 --   netstack.daemon(serve, stack, 80, "/usr/share/common-licenses")
@@ -9,9 +10,11 @@ local REASONS = { [200] = "OK", [400] = "Bad Request", [404] = "Not Found", [501
 
 -- The text that a target stands for. A table has texts, or files of the host, which are read when first asked for.
 local function content(files, target)
-  local path = target:match("^[^?#]*")
+  local path = target:match("^[^?#]*"):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
   local file = type(files) == "table" and files[path]
-  if type(files) == "string" and not path:find "%.%." then file = { path = files .. path } end
+  if type(files) == "string" and not path:find "%.%." then
+    file = { path = files .. path:gsub("/$", "/index.html") }
+  end
   if type(file) ~= "table" then return file end
   local handle = not file.text and io.open(file.path, "rb")
   if handle then
@@ -52,7 +55,7 @@ local function answer(connection, files)
 end
 
 --- Accepts connections for ever, each served by a task of its own.
-return function(stack, port, files)
+local function serve(stack, port, files)
   local listener = assert(stack:bind("*", port))
   while true do
     local connection = assert(listener:accept())
@@ -63,3 +66,21 @@ return function(stack, port, files)
     end)
   end
 end
+
+if not (arg and (arg[0] or ""):match "[^/]*$" == "http_server.lua") then return serve end
+
+package.path = (arg[0]:match "^.*/" or "./") .. "?.lua;" .. package.path
+local program = require "stack_on_tun"
+
+program.run(function()
+  local options, words = program.options("http_server.lua [options] [PORT [FOLDER]]", {}, 0, 2)
+  local port, folder = tonumber(words[1] or 80), words[2]
+  if not port or port % 1 ~= 0 or port < 1 or port > 65535 then program.wrong(words[1] .. " is no port") end
+  if folder and not io.open(folder .. "/.") then program.fail(folder .. " is no folder that can be read") end
+  local stack = program.stack(options)
+  for _, address in ipairs(stack:addresses()) do
+    local host = address:match "[^/]*"
+    print(("http://%s:%d/"):format(host:find(":", 1, true) and "[" .. host .. "]" or host, port))
+  end
+  netstack.run(serve, nil, stack, port, folder or { ["/"] = "Hello from " .. netstack._VERSION .. ".\n" })
+end)

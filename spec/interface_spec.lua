@@ -261,6 +261,7 @@ describe("An interface", function()
     end
     assert.matches("^spec/interface_spec.lua:%d+: bad argument #1 to 'attach' %(device expected, got nil%)", wrong())
     assert.matches("bad argument #1 to 'attach' %(device expected", wrong(io.stdout))
+    assert.matches("bad argument #1 to 'attach' %(device expected, got nil%)", wrong(nil, "permission denied"))
     assert.matches("^spec/interface_spec.lua:%d+: bad argument #2 to 'attach' %(unknown option 'adresses'%)",
       wrong(near, { adresses = {} }))
     assert.matches("%(option 'name': ", wrong(near, { name = "a b" }))

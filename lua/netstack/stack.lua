@@ -139,6 +139,8 @@ end
 ---@param opts? table
 ---@return netstack.interface|nil, string?
 function Stack:attach(dev, opts)
+  -- First of all, since what follows the nil of a failure (`stack:attach(netstack.tun())`) is no table of options.
+  if dev == nil then check.bad(1, "attach", "device expected, got nil") end
   opts = check.options(opts, attach_rules, 2, "attach")
   if opts.slaac then return nil, "not supported" end
   local mac = opts.mac and opts.mac:gsub("(%x%x):?", function(byte) return string.char(tonumber(byte, 16)) end)
