@@ -107,15 +107,20 @@ function Namespace:delete()
 end
 
 --- A TUN device in it, up, with the far side's addresses: 10.<n>.0.1/24 and fd0<n>::1/64; the stack is to be …2.
+-- The kernel's TCP there is cubic: its default differs between machines, and a namespace may not always change it.
 function Namespace:tun(n, options)
   local all = { netns = self.name }
   for key, value in pairs(options or {}) do all[key] = value end
   local device = assert(netstack.tun(all))
-  local name = device:name()
-  self:ip(("addr add 10.%d.0.1/24 dev %s"):format(n, name))
+  local lines = { "addr add 10.N.0.1/24 dev DEVICE", "link set DEVICE up",
+    "route replace 10.N.0.0/24 dev DEVICE src 10.N.0.1 congctl cubic" }
   -- Kernels without IPv6 are none that this is for; without duplicate detection the address is there at once.
-  if device:mtu() >= 1280 then self:ip(("addr add fd0%d::1/64 dev %s nodad"):format(n, name)) end
-  self:ip(("link set %s up"):format(name))
+  if device:mtu() >= 1280 then
+    table.insert(lines, 1, "addr add fd0N::1/64 dev DEVICE nodad")
+    lines[#lines + 1] = "route replace fd0N::/64 dev DEVICE metric 1 congctl cubic"
+  end
+  local text = table.concat(lines, "\n"):gsub("N", n):gsub("DEVICE", device:name())
+  self:ip("-batch - <<'END'\n" .. text .. "\nEND")
   return device
 end
 
