@@ -1,5 +1,6 @@
 -- Network namespaces with the host's kernel in them, and programs that run there, for specs of TUN devices. All of it
 -- belongs to the spec that made it: `netns.finish` in after_each ends the programs and removes the namespaces.
+local assert = require "luassert"
 local helper = require "spec.helper"
 local netstack = require "netstack"
 
@@ -59,6 +60,26 @@ local made = 0
 function M.folder()
   if not folder then folder = M.command("mktemp -d"):gsub("%s+$", "") end
   return folder
+end
+
+--- Writes the first `total` bytes of a stream (`helper.stream`) to a file.
+function M.write_stream(path, seed, total)
+  local file, next_bytes = assert(io.open(path, "wb")), helper.stream(seed)
+  for at = 0, total - 1, 65536 do file:write(next_bytes(math.min(65536, total - at))) end
+  file:close()
+end
+
+--- Whether a file has these bytes and no others.
+function M.assert_stream(path, seed, total)
+  local file, next_bytes, at = assert(io.open(path, "rb")), helper.stream(seed), 0
+  local text = file:read(65536)
+  while text do
+    assert.is_true(text == next_bytes(#text), ("other bytes between %d and %d"):format(at, at + #text))
+    at = at + #text
+    text = file:read(65536)
+  end
+  file:close()
+  assert.equal(total, at)
 end
 
 local prefix -- of this process's namespaces
@@ -212,6 +233,30 @@ function M.connected(n, options)
   local addresses = { ("10.%d.0.2/24"):format(n), device:mtu() >= 1280 and ("fd0%d::2/64"):format(n) or nil }
   local interface = assert(stack:attach(device, { addresses = addresses }))
   return stack, namespace, device, interface
+end
+
+--- As `connected`, with a shim of ours between the stack and the device: `pass(packet, outward)` sees each packet, or
+-- frame, and returns what goes on, nil for nothing. In a run on the real clock: the stack has a pipe, with checksums.
+-- @param attach what `stack:attach` is told beside the addresses
+-- @return stack, namespace, device, interface
+function M.shimmed(n, options, pass, attach)
+  local namespace = M.new()
+  local device = M.keep(namespace:tun(n, options))
+  local near, far = netstack.pipe { mtu = device:mtu(), medium = device:medium(), checksum = true }
+  local function carry(from, to, outward)
+    local packet
+    repeat
+      packet = from:receive(3600)
+      local passed = packet and pass(packet, outward)
+      if passed then to:send(passed, 10) end
+    until not packet
+  end
+  netstack.daemon(carry, far, device, true)
+  netstack.daemon(carry, device, far, false)
+  local stack = helper.watch(assert(netstack.new()))
+  local all = { addresses = { ("10.%d.0.2/24"):format(n), ("fd0%d::2/64"):format(n) } }
+  for key, value in pairs(attach or {}) do all[key] = value end
+  return stack, namespace, device, assert(stack:attach(near, all))
 end
 
 -- Ends what is still running, removes what was made.

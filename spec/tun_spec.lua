@@ -13,19 +13,7 @@ local FAMILIES = { { name = "IPv4", kernel = "10.1.0.1", stack = "10.1.0.2" },
   { name = "IPv6", kernel = "fd01::1", stack = "fd01::2" } }
 
 local with, keep, connected = netns.specs(it, pending), netns.keep, netns.connected
-
--- Writes the first `total` bytes of a stream to a file.
-local function write_stream(path, seed, total)
-  local file, next_bytes = assert(io.open(path, "wb")), helper.stream(seed)
-  for _ = 1, total / 65536 do file:write(next_bytes(65536)) end
-  file:close()
-end
-
-local function assert_stream(path, seed, total)
-  local text, next_bytes = assert(netns.read(path)), helper.stream(seed)
-  assert.equal(total, #text)
-  for i = 1, total, 65536 do assert.is_true(text:sub(i, i + 65535) == next_bytes(65536), "other bytes after " .. i) end
-end
+local write_stream, assert_stream = netns.write_stream, netns.assert_stream
 
 describe("netstack.tun", function()
   after_each(netns.finish)
