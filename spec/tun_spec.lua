@@ -27,7 +27,7 @@ describe("netstack.tun", function()
     assert.equal("r", stack:events())
     assert.equal("tun tun7 (mtu 1500, attached)", tostring(device))
     assert.is_true(interface:is_up())
-    assert.matches("mtu 1500", namespace:ip("link show tun7"))
+    assert.matches("mtu 1500.* qlen 4096", namespace:ip("link show tun7"))
     assert.same({ nil, "not supported" }, { netstack.pipe():fd() })
     assert.same({ nil, "not supported" }, { netstack.pipe():name() })
     device:close()
@@ -144,7 +144,7 @@ describe("netstack.tun", function()
     local device = keep(assert(netstack.tun { netns = namespace.name, name = "own" }))
     assert.equal(1300, device:mtu())
     device:close()
-    assert.matches("mtu 1300", namespace:ip("link show own")) -- which persists: it was not ours to make
+    assert.matches("mtu 1300.* qlen 500", namespace:ip("link show own")) -- which persists: it was not ours to make
 
     local stack, far, mine, interface = connected(1, { name = "mine", mtu = 1400 })
     assert.equal(1400, mine:mtu())
