@@ -53,6 +53,13 @@ local function read(path)
 end
 M.read = read
 
+--- Writes a text to a file.
+function M.write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+end
+
 local namespaces, programs, folder = {}, {}, nil
 local made = 0
 
