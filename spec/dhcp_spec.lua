@@ -199,14 +199,14 @@ describe("DHCP", function()
     { "gives leases of a second", { kind = ACK, lease = 1 } },
     { "gives leases of two seconds", { kind = ACK, lease = 2 } } } do
     spec("asks now and then when a server " .. case[1], function(w)
-      local heard, ends = 0, netstack.now() + 20
-      while netstack.now() < ends and heard < 200 do
+      local messages, ends = 0, netstack.now() + 20
+      while netstack.now() < ends and messages < 200 do
         local m = w.hear(ends - netstack.now())
         if not m then break end
-        heard = heard + 1
+        messages = messages + 1
         w.far:send(says(m.xid, m.kind == "DISCOVER" and { kind = OFFER } or case[2]))
       end
-      assert.is_true(heard >= 10 and heard <= 45, heard)
+      assert.is_true(messages >= 10 and messages <= 45, messages)
     end)
   end
 

@@ -40,7 +40,8 @@ describe("dnsmasq, for names,", function()
   end
 
   local KNOWN = { "host-record=both.test,10.9.0.1,fd09::1", "host-record=four.test,10.9.0.4",
-    "host-record=six.test,fd09::6", "cname=alias.test,both.test", "cname=alias2.test,alias.test", "txt-record=text.test,x" }
+    "host-record=six.test,fd09::6", "cname=alias.test,both.test", "cname=alias2.test,alias.test",
+    "txt-record=text.test,x" }
 
   with({ "dnsmasq" }, "tells addresses of either kind, aliases, and what there is not", function()
     for _, server in ipairs { "10.1.0.1", "fd01::1" } do
