@@ -222,6 +222,26 @@ function Namespace:listens(port, protocol)
   until found
 end
 
+--- Starts dnsmasq there, which knows what these lines of configuration say and nothing else; it is ready then. It prints
+-- what it does.
+function Namespace:dnsmasq(lines)
+  local path = M.folder() .. "/dnsmasq.conf"
+  M.write(path, table.concat({ "no-resolv", "no-hosts", "bind-interfaces", "local=/test/", "no-ping",
+    "dhcp-leasefile=" .. M.folder() .. "/leases", table.concat(lines, "\n") }, "\n") .. "\n")
+  local program = self:start("dnsmasq -d -C " .. path)
+  program:expect("started, ")
+  return program
+end
+
+--- Drives the stacks until something is so.
+function M.eventually(condition, timeout)
+  local limit = netstack.now() + (timeout or 10)
+  while not condition() do
+    if netstack.now() > limit then error("it has not come about", 2) end
+    netstack.sleep(0.005)
+  end
+end
+
 local devices = {}
 
 --- Has a device closed at the end of the spec.

@@ -3,24 +3,14 @@ local helper = require "spec.helper"
 local netns = require "spec.netns"
 local netstack = require "netstack"
 
-local run, sleep = netstack.run, netstack.sleep
-local with = netns.specs(it, pending)
-
--- Starts it with what a file says, and waits until it is ready.
-local function start(namespace, lines)
-  local path = netns.folder() .. "/dnsmasq.conf"
-  netns.write(path, table.concat(lines, "\n") .. "\n")
-  local program = namespace:start("dnsmasq -d -C " .. path) -- in the foreground, what it does on standard error
-  program:expect("started, ")
-  return program
-end
+local run = netstack.run
+local with, eventually = netns.specs(it, pending), netns.eventually
 
 -- What it knows is in lines of its own.
 local function start_dns(namespace, addresses, lines)
-  local all = { "no-resolv", "no-hosts", "bind-interfaces", "log-queries", "local-ttl=60", "local=/test/",
-    "listen-address=" .. table.concat(addresses, ",") }
+  local all = { "log-queries", "local-ttl=60", "listen-address=" .. table.concat(addresses, ",") }
   for _, line in ipairs(lines) do all[#all + 1] = line end
-  return start(namespace, all)
+  return namespace:dnsmasq(all)
 end
 
 local function count(text, pattern)
@@ -110,17 +100,8 @@ describe("dnsmasq, for leases,", function()
 
   -- A renewal after 3 s is the earliest that dnsmasq can be talked into.
   local function start_dhcp(namespace, device, range)
-    return start(namespace, { "no-resolv", "no-hosts", "bind-interfaces", "interface=" .. device:name(), "no-ping",
-      "dhcp-authoritative", "dhcp-leasefile=" .. netns.folder() .. "/leases", "dhcp-range=" .. range .. ",2m",
-      "dhcp-option=58,3", "dhcp-option=59,100", "local=/test/", "host-record=four.test,10.9.0.4" })
-  end
-
-  local function until_true(condition, seconds)
-    local limit = netstack.now() + (seconds or 10)
-    while not condition() do
-      assert(netstack.now() < limit, "it did not happen")
-      sleep(0.01)
-    end
+    return namespace:dnsmasq { "interface=" .. device:name(), "dhcp-authoritative", "dhcp-range=" .. range .. ",2m",
+      "dhcp-option=58,3", "dhcp-option=59,100", "host-record=four.test,10.9.0.4" }
   end
 
   local function leasing()
@@ -136,7 +117,7 @@ describe("dnsmasq, for leases,", function()
     run(function()
       local program = start_dhcp(namespace, device, "10.1.0.50,10.1.0.50")
       local interface = assert(stack:attach(device, { mac = "02:00:00:00:00:07", dhcp = true }))
-      until_true(function() return interface:lease().state == "BOUND" end)
+      eventually(function() return interface:lease().state == "BOUND" end)
       local began, lease = netstack.now(), interface:lease()
       assert.same({ "10.1.0.50", "10.1.0.1", "10.1.0.1", { "10.1.0.1" } },
         { lease.address, lease.server, lease.gateway, lease.dns })
@@ -149,15 +130,15 @@ describe("dnsmasq, for leases,", function()
       -- What is open stays open when the lease is renewed.
       local socket = assert(stack:udp())
       assert(socket:setsockname("10.1.0.50", 7))
-      until_true(function() return count(program:output(), "DHCPACK") >= 2 end)
+      eventually(function() return count(program:output(), "DHCPACK") >= 2 end)
       assert.is_true(netstack.now() - began >= 2.9)
-      until_true(function() return interface:lease().state == "BOUND" end)
+      eventually(function() return interface:lease().state == "BOUND" end)
       assert.is_true(interface:lease().expires > 117)
       assert.equal(1, count(program:output(), "DHCPDISCOVER"))
       assert.same({ "10.1.0.50", 7, "inet" }, { socket:getsockname() })
       assert.equal(0, interface:lease().ignored)
       socket:close()
-    end)
+    end, { clock = "real" })
   end)
 
   with({ "dnsmasq" }, "takes an address back, and the stack asks for another", function()
@@ -165,15 +146,15 @@ describe("dnsmasq, for leases,", function()
     run(function()
       local first = start_dhcp(namespace, device, "10.1.0.50,10.1.0.50")
       local interface = assert(stack:attach(device, { mac = "02:00:00:00:00:07", dhcp = true }))
-      until_true(function() return interface:lease().state == "BOUND" end)
+      eventually(function() return interface:lease().state == "BOUND" end)
       first:signal("TERM")
       first:wait()
       os.remove(netns.folder() .. "/leases")
       local second = start_dhcp(namespace, device, "10.1.0.60,10.1.0.60")
-      until_true(function() return interface:lease().address == "10.1.0.60" end, 20)
+      eventually(function() return interface:lease().address == "10.1.0.60" end, 20)
       assert.matches("DHCPNAK", second:output())
       assert.same({ "10.1.0.60/24" }, interface:addresses())
       assert.is_true(stack:ping("192.0.2.1", { timeout = 5 }) < 5)
-    end)
+    end, { clock = "real" })
   end)
 end)

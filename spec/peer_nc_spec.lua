@@ -44,8 +44,8 @@ for _, family in ipairs(FAMILIES) do
       run(function()
         local listener = assert(stack:bind("*", 5000))
         -- It has nothing to say before it is told to go.
-        local command = ("cd %s; (timeout 30 sh -c 'until [ -e go ]; do sleep 0.02; done'; cat up) | nc -N %s 5000 >down")
-          :format(folder, family.stack)
+        local wait = "timeout 30 sh -c 'until [ -e go ]; do sleep 0.02; done'"
+        local command = ("cd %s; (%s; cat up) | nc -N %s 5000 >down"):format(folder, wait, family.stack)
         local client = namespace:start("sh -c " .. netns.quote(command))
         local socket = assert(listener:accept())
         helper.send_stream(socket, 2, MIB)
