@@ -85,7 +85,7 @@ local function answer(files, request)
 end
 
 -- Serves one request. Returns whether another may follow.
-local function serve(connection, files)
+local function serve_request(connection, files)
   local request = read_head(connection)
   if not request then return false end
   if type(request) == "number" then return respond(connection, request, "", false) and false end
@@ -107,7 +107,7 @@ return function(stack, port, files)
     local connection = assert(listener:accept())
     netstack.daemon(function()
       connection:settimeout(60)
-      repeat until not serve(connection, files)
+      repeat until not serve_request(connection, files)
       connection:close()
     end)
   end

@@ -222,8 +222,8 @@ function Namespace:listens(port, protocol)
   until found
 end
 
---- Starts dnsmasq there, which knows what these lines of configuration say and nothing else; it is ready then. It prints
--- what it does.
+--- Starts dnsmasq there, which knows what these lines of configuration say and nothing else; it is ready then. It
+-- prints what it does.
 function Namespace:dnsmasq(lines)
   local path = M.folder() .. "/dnsmasq.conf"
   M.write(path, table.concat({ "no-resolv", "no-hosts", "bind-interfaces", "local=/test/", "no-ping",

@@ -1,5 +1,5 @@
--- tshark looks at all kinds of packets that a stack sends, captured by itself in the kernel's namespace: none is malformed,
--- no checksum is wrong. And it would say so.
+-- tshark looks at all kinds of packets that a stack sends, captured by itself in the kernel's namespace: none is
+-- malformed, no checksum is wrong. And it would say so.
 local helper = require "spec.helper"
 local netns = require "spec.netns"
 local netstack = require "netstack"
@@ -196,8 +196,8 @@ describe("tshark", function()
   after_each(netns.finish)
 
   for _, mode in ipairs { "tun", "tap" } do
-    with({ "tshark", "ping", "nc", "ss", "bash", "dnsmasq" }, "finds nothing wrong in what we send over " .. mode:upper() ..
-      ", and finds what is wrong", function()
+    local name = ("finds nothing wrong in what we send over %s, and finds what is wrong"):format(mode:upper())
+    with({ "tshark", "ping", "nc", "ss", "bash", "dnsmasq" }, name, function()
       local namespace = netns.new()
       local device = netns.keep(namespace:tun(1, { mode = mode }))
       local path = netns.folder() .. "/sent.pcap"
@@ -210,8 +210,8 @@ describe("tshark", function()
         netns.write(netns.folder() .. "/hosts", table.concat(hosts))
         namespace:dnsmasq { "interface=" .. device:name(), "dhcp-range=10.1.0.2,10.1.0.2,2m",
           "host-record=four.test,10.9.0.4", "addn-hosts=" .. netns.folder() .. "/hosts" }
-        local interface = assert(stack:attach(device, mode == "tun" and { addresses = { "10.1.0.2/24", "fd01::2/64" } } or
-          { mac = MAC, dhcp = true, addresses = { "fd01::2/64" } }))
+        local interface = assert(stack:attach(device, mode == "tap" and { mac = MAC, dhcp = true,
+          addresses = { "fd01::2/64" } } or { addresses = { "10.1.0.2/24", "fd01::2/64" } }))
         netns.eventually(function() return #interface:addresses() == 2 end)
         talk(stack, namespace, device:name())
         netstack.sleep(0.5)

@@ -154,7 +154,7 @@ static void set_address(nst_interface *interface, bool on) {
   if (nst_interface_set_addresses(interface, list, count) == NST_OK) dhcp->has_address = on;
 }
 
-static void lose(nst_interface *interface) {
+void nst_dhcp_lose(nst_interface *interface) {
   set_gateway(interface, zero);
   if (interface->dhcp->has_address) set_address(interface, false);
   interface->dhcp->dns_count = 0;
@@ -254,7 +254,7 @@ static void heed(nst_interface *interface, const message *m) {
   } else if (m->type == ACK && asked && ours && makes_sense(m)) {
     bind(interface, m);
   } else if (m->type == NAK && asked && ours) {
-    lose(interface);
+    nst_dhcp_lose(interface);
     dhcp->at += NST_SECOND; /* who offers and refuses for ever is not asked without a pause */
   } else {
     dhcp->ignored++;
@@ -316,10 +316,10 @@ static nst_time half_way(const nst_stack *stack, nst_time end) {
 static void act(nst_interface *interface) {
   nst_dhcp *dhcp = interface->dhcp;
   nst_stack *stack = interface->stack;
-  if (dhcp->has_address && dhcp->ends_at <= stack->now) lose(interface);
+  if (dhcp->has_address && dhcp->ends_at <= stack->now) nst_dhcp_lose(interface);
   else if (dhcp->state == NST_DHCP_BOUND) dhcp->state = NST_DHCP_RENEWING;
   if (dhcp->state == NST_DHCP_RENEWING && dhcp->rebind_at <= stack->now) dhcp->state = NST_DHCP_REBINDING;
-  if (dhcp->state == NST_DHCP_REQUESTING && dhcp->tries >= REQUESTS_AT_MOST) lose(interface);
+  if (dhcp->state == NST_DHCP_REQUESTING && dhcp->tries >= REQUESTS_AT_MOST) nst_dhcp_lose(interface);
   switch (dhcp->state) {
     case NST_DHCP_SELECTING:
       dhcp->at = stack->now + backoff(interface);
@@ -345,7 +345,7 @@ bool nst_dhcp_start(nst_interface *interface) {
   if (dhcp == NULL) return false;
   interface->dhcp = dhcp;
   interface->stack->dhcp_count++;
-  lose(interface);
+  nst_dhcp_lose(interface);
   return true;
 }
 
