@@ -194,6 +194,23 @@ describe("DHCP", function()
     end
   end)
 
+  spec("lives with gateways and name servers that cannot be", function(w)
+    bind(w, { lease = 100, t1 = 10, t2 = 90, gateway = false, dns = "" })
+    local cases = {
+      { gateway = "10.0.0.50" }, { gateway = "127.0.0.1" }, { gateway = "224.0.0.1" }, { gateway = "0.0.0.1" },
+      { gateway = "10.9.9.9", kept = true }, { gateway = "10.0.0.255", kept = true },
+    }
+    for _, case in ipairs(cases) do
+      w.say(assert(w.hear(60)).xid, { kind = ACK, lease = 100, t1 = 10, t2 = 90, gateway = case.gateway,
+        dns = bytes "127.0.0.1" .. bytes "10.0.0.50" .. "\1\2" })
+      assert.equal(case.kept and case.gateway or nil, w.interface:lease().gateway)
+      assert.same({ nil, case.kept and "host unreachable" or "no route" },
+        { w.stack:ping("10.8.8.8", { timeout = 5 }) })
+      assert.same({ "10.0.0.50" }, w.interface:lease().dns) -- ourselves: where nobody listens
+      assert.same({ nil, "host not found" }, { w.stack:resolve("a.test") })
+    end
+  end)
+
   -- A server that answers each message at once must not make the client ask without end.
   for _, case in ipairs { { "offers and refuses for ever", { kind = NAK } },
     { "gives leases of a second", { kind = ACK, lease = 1 } },

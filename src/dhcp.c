@@ -240,7 +240,7 @@ static void bind(nst_interface *interface, const message *m) {
   dhcp->state = NST_DHCP_BOUND;
   dhcp->at = dhcp->renew_at;
   if (!dhcp->has_address) set_address(interface, true);
-  set_gateway(interface, is_host(m->gateway) ? m->gateway : zero);
+  set_gateway(interface, is_host(m->gateway) && memcmp(m->gateway, m->offered, 4) != 0 ? m->gateway : zero);
 }
 
 static void heed(nst_interface *interface, const message *m) {
