@@ -95,16 +95,16 @@ describe("curl", function()
   end)
 
   with({ "curl" }, "asks for heads, for what is not there, and for what cannot be", function()
-    serving({ ["/text"] = ("x"):rep(1234) }, function(curl, stack)
+    serving({ ["/text"] = ("x"):rep(300000) }, function(curl, stack)
       for _, host in ipairs(HOSTS) do
         local status, text = curl("-I http://%s/text", host)
         assert.equal(0, status, text)
-        assert.equal("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\nConnection: keep-alive\r\n\r\n", text)
+        assert.equal("HTTP/1.1 200 OK\r\nContent-Length: 300000\r\nConnection: keep-alive\r\n\r\n", text)
         -- The head of one and the body of another on one connection: nothing is left between them.
         status, text = curl("-w '%%{num_connects}' -I http://%s/text --next -sS -w '%%{num_connects}' http://%s/text",
           host, host)
         assert.equal(0, status, text)
-        assert.matches("\r\n\r\n1" .. ("x"):rep(1234) .. "0$", text)
+        assert.is_truthy(text:find("\r\n\r\n1" .. ("x"):rep(300000) .. "0", 1, true))
         status, text = curl("-w '%%{http_code}' http://%s/nothing", host)
         assert.same({ 0, "not found\n404" }, { status, text })
         assert.equal(22, (curl("-f http://%s/nothing", host))) -- curl's for a status of 400 and more
