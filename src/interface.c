@@ -404,6 +404,7 @@ static bool send_waiting(nst_interface *interface) {
 /* Nothing can come or go any more: whoever uses an address of the interface is told so instead of waiting for it. */
 static void lose_device(nst_interface *interface) {
   nst_interface_set_up(interface, false);
+  if (interface->dhcp) nst_dhcp_lose(interface);
   (void)nst_interface_set_addresses(interface, interface->addresses, 0);
 }
 

@@ -202,7 +202,8 @@ static nst_interface *link_of(const nst_stack *stack, const ip_addr_t *gateway, 
 nst_error nst_route_add(nst_stack *stack, const nst_prefix *to, nst_interface *interface, const ip_addr_t *gateway,
                         nst_route_origin origin) {
   nst_route *route, *old;
-  if (gateway) interface = link_of(stack, gateway, interface);
+  /* Who tells us of a gateway says that it is on this link, whatever our prefix is. */
+  if (gateway && origin != NST_ROUTE_LEARNED) interface = link_of(stack, gateway, interface);
   if (interface == NULL) return NST_NO_ROUTE;
   route = calloc(1, sizeof *route);
   if (route == NULL) return NST_NO_MEMORY;
