@@ -1,5 +1,6 @@
 -- A small HTTP/1.1 server on a stack: serves the texts and files of a table, or a folder; keep-alive or close. A
--- function in the table answers requests of any method, uploads too.
+-- function in the table answers requests of any method, uploads too. As a program (see its end) it serves a folder on a
+-- TUN interface; as a module, whatever stack it is given:
 --
 --   local serve = require "http_server"
 --   netstack.daemon(serve, stack, 80, "/usr/share/common-licenses")
@@ -72,14 +73,16 @@ end
 
 -- The status and the body, a text or an open file, that answer a request.
 local function answer(files, request)
-  local path = request.target:match("^[^?#]*")
+  local path = request.target:match("^[^?#]*"):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
   local file = type(files) == "table" and files[path]
   if type(file) == "function" then
     local text, status = file(request)
     return status or 200, text
   end
   if request.method ~= "GET" and request.method ~= "HEAD" then return 501, "" end
-  if type(files) == "string" and not path:find "%.%." then file = { path = files .. path } end
+  if type(files) == "string" and not path:find "%.%." then
+    file = { path = files .. path:gsub("/$", "/index.html") }
+  end
   if type(file) == "table" then file = open(file.path) end
   return file and 200 or 404, file or "not found\n"
 end
@@ -101,7 +104,7 @@ local function serve_request(connection, files)
 end
 
 --- Accepts connections for ever, each served by a task of its own.
-return function(stack, port, files)
+local function serve(stack, port, files)
   local listener = assert(stack:bind("*", port, 128))
   while true do
     local connection = assert(listener:accept())
@@ -112,3 +115,21 @@ return function(stack, port, files)
     end)
   end
 end
+
+if not (arg and (arg[0] or ""):match "[^/]*$" == "http_server.lua") then return serve end
+
+package.path = (arg[0]:match "^.*/" or "./") .. "?.lua;" .. package.path
+local program = require "stack_on_tun"
+
+program.run(function()
+  local options, words = program.options("http_server.lua [options] [PORT [FOLDER]]", {}, 0, 2)
+  local port, folder = tonumber(words[1] or 80), words[2]
+  if not port or port % 1 ~= 0 or port < 1 or port > 65535 then program.wrong(words[1] .. " is no port") end
+  if folder and not io.open(folder .. "/.") then program.fail(folder .. " is no folder that can be read") end
+  local stack = program.stack(options)
+  for _, address in ipairs(stack:addresses()) do
+    local host = address:match "[^/]*"
+    print(("http://%s:%d/"):format(host:find(":", 1, true) and "[" .. host .. "]" or host, port))
+  end
+  netstack.run(serve, nil, stack, port, folder or { ["/"] = "Hello from " .. netstack._VERSION .. ".\n" })
+end)

@@ -324,7 +324,7 @@ function M.missing(...)
         if not device then error(("no TUN device: %s, %s"):format(why, message), 0) end
         device:close()
       end)
-      if not ok then reason = tostring(err):gsub("%s+", " ") end
+      if not ok then reason = tostring(err):gsub("%s+", " "):gsub("^%S+:%d+: ", "") end
       clear()
     end
   end
@@ -335,14 +335,12 @@ function M.missing(...)
   end
 end
 
---- Like `it`, with the programs that the spec needs first; pending with the reason where something is missing.
+--- Like `it`, with the programs that the spec needs first; pending with the reason where something is missing. That is
+-- found out before the spec begins: `pending`, as it is known outside of specs, changes nothing within one.
 function M.specs(it, pending)
   return function(needed, name, fn)
-    it(name, function()
-      local why = M.missing(unpack(needed))
-      if why then return pending(why) end
-      fn()
-    end)
+    local why = M.missing(unpack(needed))
+    if why then pending(("%s (%s)"):format(name, why)) else it(name, fn) end
   end
 end
 

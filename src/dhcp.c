@@ -4,11 +4,10 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "checksum.h"
 #include "ethernet.h"
 #include "stack.h"
 #include "trace.h"
-
-#include "lwip/inet_chksum.h"
 
 enum { DISCOVER = 1, OFFER, REQUEST, DECLINE, ACK, NAK };
 enum {
@@ -72,7 +71,7 @@ static void say(nst_interface *interface, unsigned type) {
   ip[9] = 17;
   if (holds) memcpy(ip + 12, dhcp->offered, 4);
   memcpy(ip + 16, to, 4);
-  sum = inet_chksum(ip, 20);
+  sum = nst_header_checksum(ip);
   memcpy(ip + 10, &sum, 2);
   udp[1] = CLIENT_PORT;
   udp[3] = SERVER_PORT;
@@ -131,10 +130,11 @@ static void set_gateway(nst_interface *interface, const uint8_t *to) {
   ip_addr_t gateway = IPADDR4_INIT(0);
   if (memcmp(dhcp->gateway, to, 4) == 0) return;
   memset(&everywhere, 0, sizeof everywhere);
-  if (memcmp(dhcp->gateway, zero, 4) != 0) (void)nst_route_remove(interface->stack, &everywhere);
+  nst_route_drop(interface->stack, &everywhere, interface, NST_ROUTE_LEARNED);
   memcpy(dhcp->gateway, to, 4);
   memcpy(&ip_2_ip4(&gateway)->addr, to, 4);
-  if (memcmp(to, zero, 4) != 0) (void)nst_route_add(interface->stack, &everywhere, interface, &gateway, false);
+  if (memcmp(to, zero, 4) == 0) return;
+  (void)nst_route_add(interface->stack, &everywhere, interface, &gateway, NST_ROUTE_LEARNED);
 }
 
 /* Takes the lease's address off the interface, and puts it on again, in front, when `on`. */
@@ -269,17 +269,10 @@ bool nst_is_dhcp(const uint8_t *packet, size_t length) {
 
 /* Of the IPv4 header, and of UDP where the sender has set it (RFC 768). */
 static bool checksums_hold(const uint8_t *ip, size_t header, size_t length) {
-  const uint8_t *udp = ip + header;
-  size_t size = nst_get16(udp + 4), i;
-  uint32_t sum = 17 + (uint32_t)size;
-  if (inet_chksum(ip, (u16_t)header) != 0) return false;
-  if (udp[6] == 0 && udp[7] == 0) return true;
-  if (size > length - header) return false;
-  for (i = 12; i < 20; i += 2) sum += nst_get16(ip + i);
-  for (i = 0; i + 1 < size; i += 2) sum += nst_get16(udp + i);
-  if (i < size) sum += (uint32_t)udp[i] << 8;
-  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
-  return sum == 0xffff;
+  size_t size = nst_get16(ip + header + 4);
+  if (nst_header_checksum(ip) != 0) return false;
+  if (nst_get16(ip + header + 6) == 0) return true;
+  return size <= length - header && nst_transport_checksum(ip, header, size, 17) == 0;
 }
 
 void nst_dhcp_input(nst_interface *interface, nst_packet *packet) {
