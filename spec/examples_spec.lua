@@ -277,6 +277,26 @@ describe("the programs on a TUN interface", function()
     assert.matches("\ndns_lookup.lua: host.test: host not found %(no answer from 10.9.0.9%)\n$", text)
   end)
 
+  with({ "ping" }, "route", function()
+    local left, right = netns.new(), netns.new()
+    local router = netns.start(shell("router.lua", ("%s=10.1.0.2/24,fd01::2/64 %s=10.2.0.2/24"):format(left.name,
+      right.name)))
+    router:expect("\n10.2.0.2/24 on " .. right.name .. "\n")
+    for n, namespace in ipairs { left, right } do
+      namespace:ip(("addr add 10.%d.0.1/24 dev router"):format(n))
+      namespace:ip "link set router up"
+      namespace:ip(("route add default via 10.%d.0.2"):format(n))
+    end
+    local status, text = left:start "ping -n -c 2 -i 0.01 -W 5 10.2.0.1":wait()
+    assert.equal(0, status, text)
+    assert.equal(1, (left:start "ping -n -c 1 -W 5 10.9.0.1":wait()))
+    router:expect(left.name .. " dropped 84 bytes: no route\n")
+    router:signal "INT"
+    status, text = router:wait()
+    assert.equal(0, status, text)
+    assert.matches("\n4 packets forwarded\n$", text)
+  end)
+
   with({ "setpriv" }, "say what is missing", function()
     local text = to_their_end(1, "ping.lua", "-c 1 host.test --setup", netns.new())
     assert.equal("ping.lua: host.test: host not found without --dns\n", text)

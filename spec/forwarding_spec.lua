@@ -157,6 +157,8 @@ for _, family in ipairs(FAMILIES) do
         assert(a:ping(family.far))
         assert(a:ping(family.router))
         assert(a:ping((family.far:gsub("9$", "1"))))
+        assert.same({ nil, "host unreachable" }, { a:ping(family.far, { ttl = 1 }) })
+        assert.same({ nil, "host unreachable" }, { a:ping(family.beyond) })
         local client, server = helper.connection(a, b, { b = family.far })
         local text = rep("0123456789", 50000)
         netstack.spawn(function()

@@ -111,10 +111,6 @@ static void decide(nst_interface *interface, nst_packet *packet, const ip_addr_t
     nst_interface_discard(interface, packet, cause);
     return;
   }
-  if (packet->data[IP_IS_V6(source) ? 7 : 8] <= 1) {
-    refuse(interface, packet, source, destination, NST_ICMP_TOO_MANY_HOPS, 0, "too many hops");
-    return;
-  }
   netif = nst_route_find(interface->stack, NULL, destination);
   to = netif ? nst_interface_of(netif) : NULL;
   if (to == NULL || to->device == NULL) {
@@ -125,6 +121,10 @@ static void decide(nst_interface *interface, nst_packet *packet, const ip_addr_t
   /* Sent back over a link of two, it would go to and fro until its hops are used up (RFC 4443 §3.1). */
   if (to == interface && to->device->medium == NST_MEDIUM_IP && ip_addr_eq(&next, destination)) {
     refuse(interface, packet, source, destination, NST_ICMP_HOST_UNREACHABLE, 0, "host unreachable");
+    return;
+  }
+  if (packet->data[IP_IS_V6(source) ? 7 : 8] <= 1) {
+    refuse(interface, packet, source, destination, NST_ICMP_TOO_MANY_HOPS, 0, "too many hops");
     return;
   }
   pass(interface, to, packet, source, destination);
