@@ -21,6 +21,16 @@ function M.source()
   return source, reason
 end
 
+--- Why the scripts cannot be run here; nil when they can.
+function M.missing()
+  local installed, url = pcall(require, "socket.url")
+  if not installed then return "LuaSocket is not installed" end
+  if not M.source() then return reason end
+  if netns.read(debug.getinfo(url.parse, "S").source:sub(2)) ~= netns.read(source .. "/src/url.lua") then
+    return "another LuaSocket than 3.1.0 is installed"
+  end
+end
+
 -- What their scripts `require` and Debian does not have: examples of LuaSocket's.
 local EXTRA = { ["socket.dict"] = "/etc/dict.lua", ["socket.tftp"] = "/etc/tftp.lua" }
 local EXIT = {} -- raised by os.exit
@@ -91,14 +101,20 @@ end
 -- @param name of the file
 -- @param socket bound table that it is to use
 -- @param own globals: what the script reads, `host` and `port` for example
+-- @param edits text -> what is to be there instead
 -- @return function() that runs it, list that gets what it prints
-function M.script(name, socket, own)
+function M.script(name, socket, own, edits)
   local folder = netns.folder() .. "/test"
   if not netns.read(folder .. "/README") then netns.command(("cp -r %s/test %s"):format(netns.quote(source), folder)) end
   local lines = {}
   local globals = globals_for(socket, folder, lines)
   for key, value in pairs(own or {}) do globals[key] = value end
-  local chunk = in_globals(netns.read(folder .. "/" .. name):gsub("^#[^\n]*", ""), "@" .. name, globals)
+  local text = netns.read(folder .. "/" .. name):gsub("^#[^\n]*", "")
+  for old, new in pairs(edits or {}) do
+    local from, to = text:find(old, 1, true)
+    text = text:sub(1, from - 1) .. new .. text:sub(to + 1)
+  end
+  local chunk = in_globals(text, "@" .. name, globals)
   return function()
     local ok, err = require("netstack").pcall(chunk)
     if not ok and err ~= EXIT then error(("%s: %s\n%s"):format(name, tostring(err), table.concat(lines):sub(-500)), 0) end
