@@ -2,6 +2,7 @@
 -- its `require` gives what is bound to a stack, its files are those of a copy of LuaSocket's test folder, and what it
 -- prints is kept.
 local netns = require "spec.netns"
+local netstack = require "netstack"
 
 local load_text = rawget(_G, "loadstring") or load
 local setfenv = rawget(_G, "setfenv")
@@ -105,7 +106,7 @@ end
 -- @return function() that runs it, list that gets what it prints
 function M.script(name, socket, own, edits)
   local folder = netns.folder() .. "/test"
-  if not netns.read(folder .. "/README") then netns.command(("cp -r %s/test %s"):format(netns.quote(source), folder)) end
+  if not netns.read(folder .. "/README") then netns.command("cp -r " .. netns.quote(source) .. "/test " .. folder) end
   local lines = {}
   local globals = globals_for(socket, folder, lines)
   for key, value in pairs(own or {}) do globals[key] = value end
@@ -116,8 +117,10 @@ function M.script(name, socket, own, edits)
   end
   local chunk = in_globals(text, "@" .. name, globals)
   return function()
-    local ok, err = require("netstack").pcall(chunk)
-    if not ok and err ~= EXIT then error(("%s: %s\n%s"):format(name, tostring(err), table.concat(lines):sub(-500)), 0) end
+    local ok, err = netstack.pcall(chunk)
+    if not ok and err ~= EXIT then
+      error(("%s: %s\n%s"):format(name, tostring(err), table.concat(lines):sub(-500)), 0)
+    end
   end, lines
 end
 

@@ -1,5 +1,6 @@
--- LuaSocket's own tests on stacks: every script of the folder test/ of LuaSocket 3.1.0, unedited but for one word. What each needs is set
--- around it: the globals it reads, names, servers; in virtual time, unless a server is a program of the system's.
+-- LuaSocket's own tests on stacks: every script of the folder test/ of LuaSocket 3.1.0, unedited but for one word. What
+-- each needs is set around it: the globals it reads, names, servers; in virtual time, unless a server is a program of
+-- the system's.
 local bound = require "netstack.luasocket"
 local netns = require "spec.netns"
 local netstack = require "netstack"
@@ -186,7 +187,8 @@ local function ftp()
   local stack, namespace = connected()
   local main, lines = script("ftptest.lua", bound(stack), { host = "10.1.0.1" })
   local folder = netns.folder()
-  shell("cd %s && mkdir -p home public/pub && for to in home home/#? public/pub; do cp test/index.html $to; done", folder)
+  shell("cd %s && mkdir -p home public/pub && for to in home home/#? public/pub; do cp test/index.html $to; done",
+    folder)
   run(function()
     servers.ftp(namespace, "10.1.0.1", folder .. "/home", folder .. "/public")
     main()
@@ -237,7 +239,8 @@ local SCRIPTS = {
   { "udp-zero-length-send", alone, prints = "^OK\t" },
   { "udp-zero-length-send-recv", alone, prints = "^ok\n$" },
   { "udpconnectclnt.lua", with = "udpconnectsrvr.lua" },
-  { "udpconnectsrvr.lua", udp_connect, prints = "\nthis is a test from sc\n.*\nthis is a test from se\t127.0.0.1\t5062\n" },
+  { "udpconnectsrvr.lua", udp_connect,
+    prints = "\nthis is a test from sc\n.*\nthis is a test from se\t127.0.0.1\t5062\n" },
   { "unixdgramclnt.lua", why = UNIX },
   { "unixdgramsrvr.lua", why = UNIX },
   { "unixstreamclnt.lua", why = UNIX },

@@ -61,7 +61,7 @@ from aiosmtpd.handlers import Mailbox
 from aiosmtpd.smtp import SMTP, AuthResult
 
 def authenticate(server, session, envelope, mechanism, data):
-    return AuthResult(success=data.login == b"user" and data.password == b"secret")
+    return AuthResult(success=data.login == b"user" and data.password == b"secret", handled=False)
 
 async def main(folder, port, *hosts):
     mailbox = Mailbox(folder)

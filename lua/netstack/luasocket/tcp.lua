@@ -119,6 +119,7 @@ function Tcp:dirty()
 end
 
 function Tcp:getstats()
+  if self.last then return self.last[1], self.last[2], self.last[3] end
   local received, sent, age = self.socket:getstats()
   if not received then return translate(nil, sent) end
   local offset = self.offset
@@ -142,7 +143,13 @@ end
 
 objects.common(Tcp, ABSENT)
 
-local getoption = Tcp.getoption
+local close, getoption = Tcp.close, Tcp.getoption
+
+--- Closes; `getstats` goes on telling what it told last.
+function Tcp:close()
+  if not self.last then self.last = { self:getstats() } end
+  return close(self)
+end
 
 --- The value of an option; "error" is why an attempt in the background failed, told once, here or by connect.
 function Tcp:getoption(name)
