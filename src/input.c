@@ -1,6 +1,7 @@
 /* What comes in: the guard, the link layer, reassembly, and then lwIP. */
 #include "dhcp.h"
 #include "ethernet.h"
+#include "group.h"
 #include "interface.h"
 #include "reassembly.h"
 #include "stack.h"
@@ -37,11 +38,12 @@ int nst_may_forward(void) {
   return 0;
 }
 
-/* Hands a packet to lwIP, which owns it from then on. */
+/* Hands a packet to lwIP, which owns it from then on, or what is for groups to who is in them. */
 static void feed(nst_interface *interface, nst_packet *packet) {
   nst_stack *stack = interface->stack;
   struct pbuf *p = nst_packet_to_pbuf(packet, &stack->memory);
   stack->refused = NULL;
+  if (nst_group_input(interface, p)) return;
   if (interface->netifs[0].input(p, &interface->netifs[0]) != ERR_OK) pbuf_free(p);
   if (stack->refused) { /* an answer that could not wait; TCP clears this when it will try again */
     stack->refused->dropped_out++;
@@ -114,6 +116,11 @@ void nst_interface_input(nst_interface *interface, nst_packet *packet, bool loop
     return;
   }
   if (!passes(interface, packet, looped)) return;
+  if (!nst_group_wanted(interface, packet->data)) {
+    stack->groups.unwanted++;
+    drop(interface, packet, "group that nobody joined");
+    return;
+  }
   stack->counters.in_packets++;
   stack->counters.in_bytes += packet->length;
   nst_trace_packet(stack, NST_EVENT_IN, interface, packet->data, packet->length, NULL);

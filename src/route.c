@@ -159,6 +159,10 @@ struct netif *nst_route_find(nst_stack *stack, const ip_addr_t *source, const ip
   return netif_for(only, source, destination);
 }
 
+struct netif *nst_route_through(nst_interface *interface, const ip_addr_t *source, const ip_addr_t *destination) {
+  return interface->stack && usable(interface, destination) ? netif_for(interface, source, destination) : NULL;
+}
+
 void nst_route_next(const nst_interface *interface, const ip_addr_t *destination, ip_addr_t *next) {
   const nst_stack *stack = interface->stack;
   size_t i;

@@ -23,6 +23,8 @@ bool nst_route_remove(nst_stack *stack, const nst_prefix *to);
 void nst_route_drop_interface(nst_stack *stack, nst_interface *interface);
 /* The netif towards an address, NULL: no route. */
 struct netif *nst_route_find(nst_stack *stack, const ip_addr_t *source, const ip_addr_t *destination);
+/* The same when the interface is given. */
+struct netif *nst_route_through(nst_interface *interface, const ip_addr_t *source, const ip_addr_t *destination);
 /* What the packets to a host go to on the interface's link: a gateway, or the host itself. */
 void nst_route_next(const nst_interface *interface, const ip_addr_t *destination, ip_addr_t *next);
 bool nst_prefix_contains(const nst_prefix *prefix, const ip_addr_t *address);
