@@ -248,6 +248,7 @@ describe("An Ethernet interface", function()
     assert.same({ "report", "report", "solicitation", "arp request", "solicitation" }, kinds)
     claim(far, "fd00::7")
     assert.same({ "10.0.0.1/24" }, interface:addresses())
+    assert.equal("done", kind(next_frame(far))) -- with the group that it was asked for in
     interface:up()
     assert.is_nil(next_frame(far)) -- it was up
     socket:close()

@@ -65,10 +65,14 @@ static void feed_traced(nst_interface *interface, nst_packet *packet) {
   nst_packet_free(copy);
 }
 
-static void drop(nst_interface *interface, nst_packet *packet, const char *cause) {
-  interface->dropped_in++;
+static void forget(nst_interface *interface, nst_packet *packet, const char *cause) {
   nst_trace_packet(interface->stack, NST_EVENT_DROP, interface, packet->data, packet->length, cause);
   nst_packet_free(packet);
+}
+
+static void drop(nst_interface *interface, nst_packet *packet, const char *cause) {
+  interface->dropped_in++;
+  forget(interface, packet, cause);
 }
 
 static void refuse(nst_interface *interface, nst_packet *packet, nst_guard_cause cause) {
@@ -117,8 +121,8 @@ void nst_interface_input(nst_interface *interface, nst_packet *packet, bool loop
   }
   if (!passes(interface, packet, looped)) return;
   if (!nst_group_wanted(interface, packet->data)) {
-    stack->groups.unwanted++;
-    drop(interface, packet, "group that nobody joined");
+    stack->groups.unwanted++; /* others' business is no loss of the interface's */
+    forget(interface, packet, "group that nobody joined");
     return;
   }
   stack->counters.in_packets++;
