@@ -16,7 +16,8 @@ local families = {
 
 -- Waits until what a command prints has, or has not, the text.
 local function settles(namespace, command, wanted, text)
-  local limit, printed = netstack.now() + 20, nil
+  local limit = netstack.now() + 20
+  local printed
   repeat
     printed = namespace:exec(command)
     if (printed:find(text, 1, true) ~= nil) == wanted then return end
@@ -46,7 +47,6 @@ describe("Multicast with the kernel", function()
       ]]):format(family.constructor, family.add, family.group, family.member,
         family.name == "IPv4" and 'assert(socket:setoption("ip-multicast-if", "10.1.0.1"))' or "", family.group))
       file:close()
-      if family.name == "IPv6" then namespace:ip("route add ff05::/16 dev " .. device:name() .. " table local") end
       run(function()
         local socket = stack:udp()
         assert(socket:setsockname("*", 5001))

@@ -31,7 +31,8 @@ local function bytes(text)
 end
 M.bytes = bytes
 
--- options: ttl, id, header_options (a multiple of 4 bytes), fragment (the field of flags and offset), length and checksum as they are to be sent
+-- options: ttl, id, header_options (of a multiple of 4 bytes), fragment (the field of flags and offset), length and
+-- checksum as they are to be sent
 function M.ipv4(source, destination, protocol, payload, options)
   options = options or {}
   local behind = options.header_options or ""

@@ -335,7 +335,8 @@ bool nst_group_input(nst_interface *interface, struct pbuf *p) {
   bool ipv6 = ip[0] >> 4 == 6, to_group = is_to_group(ip), to_all = is_to_everybody(ip);
   size_t header = ipv6 ? 40 : (ip[0] & 15u) * 4u, length = ipv6 ? 40 + nst_get16(ip + 4) : nst_get16(ip + 2);
   const nst_group *group = to_group ? group_of(interface, ip) : NULL;
-  bool ours = ipv6 ? nst_is_mld(ip, length) : nst_is_igmp(ip), udp = to_group && ip[ipv6 ? 6 : 9] == IP_PROTO_UDP && length >= header + UDP_HLEN;
+  bool ours = ipv6 ? nst_is_mld(ip, length) : nst_is_igmp(ip);
+  bool udp = to_group && ip[ipv6 ? 6 : 9] == IP_PROTO_UDP && length >= header + UDP_HLEN;
   ip_addr_t from, to;
   if (length > p->tot_len || header > length) return false;
   /* Of IPv6 groups lwIP lets in those that it knows itself. */
