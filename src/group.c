@@ -4,13 +4,11 @@
 #include <string.h>
 
 #include "bytes.h"
-#include "ethernet.h"
+#include "checksum.h"
 #include "raw.h"
 #include "stack.h"
-#include "trace.h"
 #include "udp.h"
 
-#include "lwip/inet_chksum.h"
 #include "lwip/stats.h"
 
 /* RFC 2236 8.10, RFC 2710 7.10: the first report is repeated once, at a random time in so long. */
@@ -92,18 +90,15 @@ static bool is_told(const ip_addr_t *address) {
 /* With the device full it is dropped: it will be repeated, or asked for. */
 static void tell(nst_group *group, bool leaves) {
   nst_interface *interface = group->interface;
-  nst_stack *stack = interface->stack;
+  nst_groups *all = &interface->stack->groups;
   nst_packet *packet;
   ip_addr_t to;
   if (!interface->up || interface->device == NULL || !is_told(&group->address)) return;
   packet = (IP_IS_V6(&group->address) ? nst_mld_build : nst_igmp_build)(interface, &group->address, leaves, &to);
   if (packet == NULL) return;
-  if (leaves) stack->groups.leaves++;
-  else stack->groups.reports++;
-  nst_trace_packet(stack, NST_EVENT_OUT, interface, packet->data, packet->length, NULL);
-  if (!nst_interface_has_room(interface)) nst_interface_drop(interface, packet, "device full");
-  else if (nst_interface_is_ethernet(interface)) nst_ethernet_output(interface, packet, &to);
-  else nst_interface_transmit(interface, packet);
+  if (leaves) all->leaves++;
+  else all->reports++;
+  nst_interface_send(interface, packet, &to);
 }
 
 /* A report goes out at a random time; a sooner one that is due anyway will do. */
@@ -312,19 +307,6 @@ static void heed(nst_interface *interface, const uint8_t *packet, size_t length)
   }
 }
 
-/* The addresses of a packet; those that are of one link only get its zone. */
-static void read_addresses(const nst_interface *interface, const uint8_t *packet, ip_addr_t *from, ip_addr_t *to) {
-  bool ipv6 = packet[0] >> 4 == 6;
-  size_t size = ipv6 ? 16 : 4;
-  memset(from, 0, sizeof *from);
-  memset(to, 0, sizeof *to);
-  IP_SET_TYPE_VAL(*from, ipv6 ? IPADDR_TYPE_V6 : IPADDR_TYPE_V4);
-  IP_SET_TYPE_VAL(*to, ipv6 ? IPADDR_TYPE_V6 : IPADDR_TYPE_V4);
-  memcpy(ipv6 ? (void *)ip_2_ip6(from)->addr : &ip_2_ip4(from)->addr, packet + (ipv6 ? 8 : 12), size);
-  memcpy(ipv6 ? (void *)ip_2_ip6(to)->addr : &ip_2_ip4(to)->addr, packet + (ipv6 ? 24 : 16), size);
-  if (ipv6) ip6_addr_assign_zone(ip_2_ip6(from), IP6_UNICAST, &interface->netifs[0]);
-}
-
 /*
 ** lwIP, without IGMP and MLD of its own, hands a datagram to one socket, in IPv4 whatever the group, and in IPv6 only
 ** those for all nodes. Behind extension headers, whose options lwIP would have to judge, it is left to it.
@@ -342,10 +324,10 @@ bool nst_group_input(nst_interface *interface, struct pbuf *p) {
   /* Of IPv6 groups lwIP lets in those that it knows itself. */
   if (!ours && !udp && (!to_group || !ipv6 || to_all || group->own)) return false;
   pbuf_realloc(p, (u16_t)length); /* behind that there may be Ethernet's padding */
-  read_addresses(interface, ip, &from, &to);
+  nst_packet_addresses(interface, ip, &from, &to);
   if (ipv6) IP6_STATS_INC(ip6.recv);
   else IP_STATS_INC(ip.recv);
-  if (!ipv6 && interface->device && interface->device->checksum && inet_chksum(ip, (u16_t)header) != 0) {
+  if (!ipv6 && interface->device && interface->device->checksum && nst_header_checksum(ip) != 0) {
     IP_STATS_INC(ip.chkerr);
     IP_STATS_INC(ip.drop);
   } else {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "checksum.h"
 #include "group.h"
 #include "stack.h"
 
@@ -65,7 +66,7 @@ nst_packet *nst_igmp_build(nst_interface *interface, const ip_addr_t *group, boo
   if (interface->device->checksum) {
     uint16_t sum = inet_chksum(message, MESSAGE);
     memcpy(message + 2, &sum, 2);
-    sum = inet_chksum(ip, HEADER);
+    sum = nst_header_checksum(ip);
     memcpy(ip + 10, &sum, 2);
   }
   memset(to, 0, sizeof *to);

@@ -29,13 +29,11 @@ static nst_interface *numbered(const nst_stack *stack, double number) {
 /* The one with an address, or of that name. */
 static nst_interface *called(nst_stack *stack, const char *text) {
   ip_addr_t address;
-  bool is_address = nst_address_parse(stack, text, &address);
   nst_link *link;
+  if (nst_address_parse(stack, text, &address)) return nst_interface_with_address(stack, &address);
   for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
     nst_interface *interface = nst_holder(link, nst_interface, link);
-    if (is_address ? nst_interface_has_address(interface, &address) : strcmp(interface->name, text) == 0) {
-      return interface;
-    }
+    if (strcmp(interface->name, text) == 0) return interface;
   }
   return NULL;
 }

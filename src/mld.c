@@ -6,6 +6,7 @@
 
 #include "bytes.h"
 #include "chain.h"
+#include "checksum.h"
 #include "group.h"
 #include "stack.h"
 
@@ -28,17 +29,6 @@ bool nst_is_mld(const uint8_t *packet, size_t length) {
   return packet[0] >> 4 == 6 && message_at(packet, length) != 0;
 }
 
-/* Of the message at `at`, with the pseudo header: what belongs in its place when that is 0, and 0 when it is right. */
-static uint16_t checksum(const uint8_t *packet, size_t at, size_t length) {
-  uint32_t sum = ICMP6 + (uint32_t)(length - at);
-  size_t i;
-  for (i = 8; i < 40; i += 2) sum += nst_get16(packet + i);
-  for (i = at; i + 1 < length; i += 2) sum += nst_get16(packet + i);
-  if (i < length) sum += (uint32_t)packet[i] << 8;
-  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
-  return (uint16_t)~sum;
-}
-
 void nst_mld_read(const nst_interface *interface, const uint8_t *packet, size_t length, nst_query *query) {
   size_t at = message_at(packet, length);
   const uint8_t *message = packet + at;
@@ -55,7 +45,10 @@ void nst_mld_read(const nst_interface *interface, const uint8_t *packet, size_t 
   /* RFC 2710 §4: from this link, and to all nodes or to the group. */
   query->bad = packet[7] != 1 || packet[8] != 0xfe || (packet[9] & 0xc0) != 0x80 || packet[24] != 0xff ||
                (query->general && memcmp(packet + 24, all_nodes, 16) != 0);
-  if (interface->device && interface->device->checksum && checksum(packet, at, length) != 0) query->bad = true;
+  if (interface->device && interface->device->checksum &&
+      nst_transport_checksum(packet, at, length - at, ICMP6) != 0) {
+    query->bad = true;
+  }
 }
 
 /* A link-local address that is surely ours, or none (RFC 3590). */
@@ -89,7 +82,10 @@ nst_packet *nst_mld_build(nst_interface *interface, const ip_addr_t *group, bool
   memcpy(ip + 42, router_alert, sizeof router_alert);
   message[0] = leaves ? DONE : REPORT;
   memcpy(message + 8, nst_address_bytes(group), 16);
-  if (interface->device->checksum) nst_put16(message + 2, checksum(ip, 40 + OPTIONS, packet->length));
+  if (interface->device->checksum) {
+    uint16_t sum = nst_transport_checksum(ip, 40 + OPTIONS, MESSAGE, ICMP6);
+    memcpy(message + 2, &sum, 2);
+  }
   memset(to, 0, sizeof *to);
   IP_SET_TYPE_VAL(*to, IPADDR_TYPE_V6);
   memcpy(ip_2_ip6(to)->addr, destination, 16);
