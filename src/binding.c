@@ -108,7 +108,7 @@ nst_box *nst_lua_test(lua_State *L, int index, nst_class class) {
 
 nst_box *nst_lua_check(lua_State *L, int index, nst_class class, const char *function) {
   static const char *const names[] = {"stack", "interface", "device", "channel", "ticket",
-                                      "tcp socket", "udp socket", "raw socket"};
+                                      "tcp socket", "udp socket", "raw socket", "link"};
   nst_box *box = nst_lua_test(L, index, class);
   if (box == NULL) {
     char why[80];
@@ -366,8 +366,9 @@ bool nst_lua_flush(lua_State *L) {
   nst_hub *hub = nst_lua_hub(L);
   bool did = false;
   luaL_checkstack(L, 8, "flush");
-  while (!nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced)) {
+  while (!nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced) || !nst_list_empty(&hub->crossed)) {
     did = true;
+    if (!nst_list_empty(&hub->crossed)) nst_lua_flush_link(L, nst_holder(hub->crossed.next, nst_lab_link, crossed));
     if (!nst_list_empty(&hub->traced)) flush_trace(L, nst_holder(hub->traced.next, nst_stack, traced));
     if (!nst_list_empty(&hub->outgoing)) flush_device(L, nst_holder(hub->outgoing.next, nst_device, outgoing));
   }

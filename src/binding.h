@@ -10,12 +10,13 @@
 #include "errors.h"
 #include "hub.h"
 #include "interface.h"
+#include "link.h"
 #include "socket.h"
 #include "stack.h"
 
 typedef enum nst_class {
   NST_CLASS_STACK, NST_CLASS_INTERFACE, NST_CLASS_DEVICE, NST_CLASS_CHANNEL, NST_CLASS_TICKET,
-  NST_CLASS_TCP, NST_CLASS_UDP, NST_CLASS_RAW, NST_CLASS_COUNT
+  NST_CLASS_TCP, NST_CLASS_UDP, NST_CLASS_RAW, NST_CLASS_LINK, NST_CLASS_COUNT
 } nst_class;
 
 typedef struct nst_box {
@@ -89,6 +90,11 @@ void nst_lua_push_socket(lua_State *L, nst_socket *socket);
 nst_socket *nst_lua_test_socket(lua_State *L, int index);
 void nst_lua_push_ticket(lua_State *L, nst_request *request);
 
+/* Pushes an empty device object with a table for what it keeps alive. [-0, +1] */
+nst_box *nst_lua_device_box(lua_State *L);
+/* Calls the link's trace function for each packet that entered. */
+void nst_lua_flush_link(lua_State *L, nst_lab_link *link);
+
 /* Methods of stacks that only tell (lua_stats.c). */
 int nst_lua_stats(lua_State *L);
 int nst_lua_sockets(lua_State *L);
@@ -97,6 +103,7 @@ int nst_lua_sockets(lua_State *L);
 void nst_lua_open_stack(lua_State *L);
 void nst_lua_open_interface(lua_State *L);
 void nst_lua_open_device(lua_State *L);
+void nst_lua_open_link(lua_State *L);
 void nst_lua_open_channel(lua_State *L);
 void nst_lua_open_tcp(lua_State *L);
 void nst_lua_open_datagram(lua_State *L);

@@ -18,6 +18,7 @@ nst_hub *nst_hub_new(void) {
   nst_list_init(&hub->woken);
   nst_list_init(&hub->outgoing);
   nst_list_init(&hub->traced);
+  nst_list_init(&hub->crossed);
   nst_list_init(&hub->descriptors);
   return hub;
 }
@@ -51,6 +52,8 @@ void nst_hub_begin_run(nst_hub *hub) {
     nst_stack_catch_up(nst_holder(link, nst_stack, link));
   }
   hub->run++;
+  nst_heap_shift(&hub->timers, hub->now);
+  hub->origin += hub->now;
   hub->now = 0;
   for (link = hub->stacks.next; link != &hub->stacks; link = link->next) {
     nst_stack *stack = nst_holder(link, nst_stack, link);
@@ -67,7 +70,8 @@ bool nst_hub_drive(nst_hub *hub, nst_time now) {
   nst_descriptors_glance(hub);
   while ((first = nst_heap_first(&hub->timers)) != NULL && first->at <= hub->now) {
     nst_heap_remove(&hub->timers, first);
-    nst_stack_wake(nst_holder(first, nst_stack, timer));
+    if (first->due) first->due(first);
+    else nst_stack_wake(nst_holder(first, nst_stack, timer));
   }
   while (budget-- > 0 && (link = nst_list_pop(&hub->runnable)) != NULL) {
     nst_stack *stack = nst_holder(link, nst_stack, runnable);
@@ -85,6 +89,7 @@ nst_time nst_hub_next(nst_hub *hub) {
   nst_timer *first;
   while ((first = nst_heap_first(&hub->timers)) != NULL) {
     nst_time at = first->at;
+    if (first->due) return at;
     (void)nst_stack_next(nst_holder(first, nst_stack, timer));
     if (first->place != 0 && first->at == at) return at;
     if (!nst_list_empty(&hub->runnable)) return hub->now;

@@ -20,9 +20,11 @@ struct nst_hub {
   nst_link woken;     /* nst_stack.woken: stacks whose on_wake function is to be called */
   nst_link outgoing;  /* nst_device.outgoing: devices in Lua that have packets to hand over */
   nst_link traced;    /* nst_stack.traced: stacks with trace events to deliver */
+  nst_link crossed;   /* nst_lab_link.crossed: links with trace events to deliver */
   char *scratch;      /* where received bytes become one string */
   size_t scratch_size;
-  nst_heap timers;    /* nst_stack.timer, in run time */
+  nst_heap timers;    /* nst_stack.timer, nst_lab_link.timer, in run time */
+  nst_time origin;    /* add to run time: a clock that goes on from run to run, by which links count */
   nst_time now;       /* run time: since the current run began */
   unsigned run;       /* number of the run; stacks compare it with theirs to see that the time base changed */
   unsigned names;     /* of stacks made so far, for "stackN" */

@@ -36,7 +36,7 @@ static int step(lua_State *L) {
   nst_hub *hub = nst_lua_hub(L);
   bool more = nst_hub_drive(hub, nst_lua_time(lua_tonumber(L, 1)));
   nst_time next = NST_NEVER;
-  if (!nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced)) more = nst_lua_flush(L) || more;
+  if (nst_lua_flush(L)) more = true;
   if (ready(L) == 0) {
     lua_pushnil(L);
     if (!more) next = nst_hub_next(hub); /* time goes on only when nobody is ready */
@@ -207,7 +207,7 @@ static const luaL_Reg functions[] = {
   {"guarded", guarded},
   {NULL, NULL}};
 
-/*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw`. The Lua layer adds
+/*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw link`. The Lua layer adds
 its own to them.
 @table classes */
 
@@ -224,6 +224,7 @@ static int open_all(lua_State *L) {
   lua_setfield(L, -2, "errors");
   nst_lua_open_channel(L);
   nst_lua_open_device(L);
+  nst_lua_open_link(L);
   nst_lua_open_interface(L);
   nst_lua_open_stack(L);
   nst_lua_open_tcp(L);

@@ -37,8 +37,7 @@ static int describe(lua_State *L) {
   return 1;
 }
 
-/* Pushes the device with a table for what it keeps alive. [-0, +1] */
-static nst_box *push_device(lua_State *L) {
+nst_box *nst_lua_device_box(lua_State *L) {
   nst_box *box = nst_lua_box(L, NST_CLASS_DEVICE);
   lua_newtable(L);
   nst_setuservalue(L, -2);
@@ -249,8 +248,8 @@ static int pipe_new(lua_State *L) {
   uint16_t size = (uint16_t)nst_lua_integer(L, 0, 0, 65535, "pipe");
   nst_medium kind = nst_lua_string(L, 1, NULL, "pipe")[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
   size_t capacity = (size_t)nst_lua_integer(L, 2, 0, 2147483648.0, "pipe");
-  a = push_device(L);
-  b = push_device(L);
+  a = nst_lua_device_box(L);
+  b = nst_lua_device_box(L);
   if (!nst_pipe_new(nst_lua_hub(L), size, kind, capacity, lua_toboolean(L, 4), ends)) {
     return nst_lua_fail(L, NST_NO_MEMORY);
   }
@@ -278,7 +277,7 @@ static int pipe_new(lua_State *L) {
 static int device_new(lua_State *L) {
   uint16_t size = (uint16_t)nst_lua_integer(L, 0, 0, 65535, "device");
   nst_medium kind = nst_lua_string(L, 1, NULL, "device")[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
-  nst_box *box = (luaL_checktype(L, 3, LUA_TFUNCTION), push_device(L));
+  nst_box *box = (luaL_checktype(L, 3, LUA_TFUNCTION), nst_lua_device_box(L));
   nst_device *device = nst_callback_device_new(nst_lua_hub(L), size, kind);
   if (device == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
   box->object = device;
@@ -314,7 +313,7 @@ static int tun_new(lua_State *L) {
   order.netns = lua_tostring(L, 4);
   order.adopted = lua_isnoneornil(L, 5) ? -1 : (int)lua_tointeger(L, 5);
   lua_settop(L, 5);
-  box = push_device(L);
+  box = nst_lua_device_box(L);
   error = nst_tun_open(&order);
   if (error != NST_OK) {
     nst_lua_fail(L, error);
