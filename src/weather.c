@@ -82,7 +82,7 @@ nst_fate nst_weather_draw(const nst_weather *w, nst_sky *sky, uint64_t number, b
   fate.reorder = happens(&d, NST_REORDER, w->reorder, w->reorder_correlation);
   if (w->jitter > 0) {
     double moved = (double)w->jitter * deviate(w, &d);
-    /* pow(0): the share was rounded to 1. */
+    /* A correlated share may round to 1, where Pareto's tail is infinite. */
     fate.delay = moved < (double)NST_LATEST ? fate.delay + (nst_time)llround(moved) : NST_LATEST;
     if (fate.delay < 0) fate.delay = 0;
     if (fate.delay > NST_LATEST) fate.delay = NST_LATEST;

@@ -104,8 +104,8 @@ local function apply(link, first, last, options)
 end
 
 --- A link between two devices, whose ends attach to stacks as any device. Times pass in `netstack.run` only.
--- @tparam[opt] table options `seed` (1), `medium` ("ip"), `checksum` (true), `mtu` of the ends (that of the first stack),
--- `since` (by `core.lab_clock`, from which traces tell times), and what `set` takes, for both directions
+-- @tparam[opt] table options `seed` (1), `medium` ("ip"), `checksum` (true), `mtu` of the ends (that of the first
+-- stack), `since` (by `core.lab_clock`, from which traces tell times), and what `set` takes, for both directions
 -- @treturn link|nil
 -- @treturn device|string end a, or "no memory"
 -- @treturn device end b
@@ -123,10 +123,12 @@ function M.new(options)
   return link, a, b
 end
 
---- Changes parameters for packets that enter from now on; what is not named stays. `false` takes a limit or the model away.
+--- Changes parameters for packets that enter from now on; what is not named stays. `false` takes a limit
+-- or the model away.
 -- @tparam[opt] string direction "a->b", "b->a"; without it both
 -- @tparam table options `delay`, `jitter` (seconds), `distribution`, `correlation`, `loss`, `loss_model`, `duplicate`,
--- `reorder`, `corrupt` (0 to 1; each with `…_correlation`), `rate` (bits per second), `queue` (packets), `queue_bytes`, `mtu`
+-- `reorder`, `corrupt` (0 to 1; each with `…_correlation`), `rate` (bits per second), `queue` (packets),
+-- `queue_bytes`, `mtu`
 -- @treturn integer|nil 1
 -- @treturn string "closed"
 ---@param direction string|table

@@ -13,6 +13,7 @@
 ---@field tcp netstack.core.tcp
 ---@field udp netstack.core.udp
 ---@field raw netstack.core.raw
+---@field link netstack.link
 
 ---What the Lua layer is built on. No function waits. Of a closed object all but close answer nil, "closed".
 ---@class netstack.core
@@ -171,6 +172,21 @@ function core.remove_route(stack, prefix) end
 ---@param stack netstack.stack
 ---@return table[] # {prefix, interface, gateway}, the longest prefix first
 function core.routes(stack) end
+
+---A link and its two ends. Each keeps the others.
+---@param mtu integer 0: that of the first stack it is attached to
+---@param medium string
+---@param checksum boolean
+---@param seed integer
+---@param since number|nil from which its times are told, by `lab_clock`; nil: now
+---@return netstack.link|nil
+---@return netstack.device|string|nil # or "no memory"
+---@return netstack.device|nil
+function core.link(mtu, medium, checksum, seed, since) end
+
+---The clock by which links count: it goes on from run to run.
+---@return number # seconds
+function core.lab_clock() end
 
 ---Makes a stack.
 ---@param config table checked by the caller
@@ -663,5 +679,33 @@ function raw:try_receive(max) end
 ---Closes the socket.
 ---@return integer # 1; harmless twice
 function raw:close() end
+
+---@class netstack.link
+local link = {}
+
+---Changes one parameter for packets that enter from now on. What it may be is the caller's to check.
+---@param direction integer 1 or 2: the end that sends
+---@param name string
+---@return integer|nil # 1
+---@return string|nil # "closed"
+function link:set_rule(direction, name) end
+
+---The parameters of one direction.
+---@param direction integer
+---@return table|nil
+---@return string|nil # "closed"
+function link:rules(direction) end
+
+---Counters of one direction: sent + duplicated = delivered + dropped + in_flight.
+---@param direction integer
+---@return table|nil # sent, sent_bytes, delivered, delivered_bytes, duplicated, corrupted, reordered, in_flight, queue, queue_bytes, and dropped: closed, down, mtu, loss, queue, memory
+---@return string|nil # "closed"
+function link:counters(direction) end
+
+---Sets what is called, after the poll, with each packet that entered and what becomes of it.
+---@param fn function|nil fn(event): {time, direction = 1 | 2, packet, arrival or cause, corrupted, reordered, duplicated, copy_arrival or copy_cause}; times are seconds since the link was made, or since what it was told
+---@return integer|nil # 1
+---@return string|nil # "closed"
+function link:trace(fn) end
 
 return core
