@@ -11,7 +11,6 @@ local setmetatable = setmetatable
 -- Options of LuaSocket's for which a stack has nothing.
 local ABSENT = {
   ["dontroute"] = true,
-  ["ip-multicast-if"] = true,
   ["recv-buffer-size"] = true,
   ["reuseport"] = true,
   ["send-buffer-size"] = true,
