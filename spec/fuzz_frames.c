@@ -192,7 +192,7 @@ static void set_addresses(nst_stack *stack, void *argument) {
   IP_ADDR6(&prefixes[3].address, PP_HTONL(0xfd000000), 0, 0, PP_HTONL(5));
   prefixes[0].bits = prefixes[1].bits = 24;
   prefixes[2].bits = prefixes[3].bits = 64;
-  (void)nst_interface_set_addresses(w->interface, prefixes, w->more ? 4 : 3);
+  (void)nst_interface_set_addresses(w->interface, NST_ADDRESS_GIVEN, prefixes, w->more ? 4 : 3);
 }
 
 static void open_sockets(nst_stack *stack, void *argument) {

@@ -5,6 +5,7 @@
 #include "ethernet.h"
 #include "forward.h"
 #include "interface.h"
+#include "nd.h"
 #include "reassembly.h"
 #include "stack.h"
 #include "trace.h"

@@ -60,7 +60,7 @@ static nst_error read_prefixes(lua_State *L, int index, nst_stack *stack, addres
 static void set_inside(nst_stack *stack, void *argument) {
   address_list *list = argument;
   (void)stack;
-  list->error = nst_interface_set_addresses(list->interface, list->prefixes, list->count);
+  list->error = nst_interface_set_addresses(list->interface, NST_ADDRESS_GIVEN, list->prefixes, list->count);
 }
 
 /*** Replaces all addresses.

@@ -107,7 +107,7 @@ struct nst_stack {
   uint32_t isn_offset;  /* sequence numbers used so far: keeps new ISNs ahead of old ones */
   nst_reassembly reassembly;
   nst_neighbours neighbours;
-  unsigned dhcp_count;  /* interfaces that have it */
+  unsigned dhcp_count, slaac_count; /* interfaces that have it */
 
   nst_link events;      /* nst_event.link, of the trace */
   size_t event_count;

@@ -9,5 +9,6 @@ typedef struct nst_interface nst_interface;
 typedef struct nst_device nst_device;
 typedef struct nst_socket nst_socket;
 typedef struct nst_request nst_request;
+typedef struct nst_slaac nst_slaac;
 
 #endif
