@@ -70,8 +70,8 @@ function M.link_mtu(mtu)
   return "\5\1\0\0" .. u32(mtu)
 end
 
---- A router's advertisement to all; o: source, lifetime, flags, options (a string, or a list of them), hops, code, length
--- (bytes of the message), destination, from
+--- A router's advertisement to all; o: source, lifetime, flags, options (a string, or a list of them), hops, code,
+-- length (bytes of the message), destination, from
 function M.router(o)
   local options = type(o.options) == "table" and table.concat(o.options) or o.options or ""
   local from = o.from or PEER

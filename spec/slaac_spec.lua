@@ -103,7 +103,6 @@ describe("SLAAC", function()
     assert.equal(bytes "fe80::ff:fe00:1", packet:sub(9, 24))
     assert.equal(255, packet:byte(8))
     assert.equal(48, #packet) -- the address may be somebody else's yet: no station (RFC 4429 §3.3)
-    assert.is_nil(frames.router { source = "fe80::1" } == packet or nil)
     local wait = 4
     for _ = 1, 16 do
       local now
@@ -201,7 +200,7 @@ describe("SLAAC", function()
     assert.is_not.equal(first, (formed({ seed = 5 }, "other")))
   end)
 
-  spec("prefers other addresses to deprecated ones for what is new, and keeps what is open (RFC 6724 rule 3)", function(w)
+  spec("prefers others to deprecated addresses for what is new, keeps what is open (RFC 6724 rule 3)", function(w)
     w.say { options = { prefix("2001:db8:1::", { preferred = 50, valid = 200 }),
       prefix("2001:db8:2::", { preferred = 100, valid = 200 }), STATION } }
     local one, two = w.addresses()[1]:match("^[^/]+"), w.addresses()[2]:match("^[^/]+")
@@ -411,7 +410,8 @@ describe("SLAAC", function()
     local nonsense = { -- options
       prefix("fe80::"), prefix("ff02::"), prefix("::"), prefix("2001:db8::", { bits = 0 }),
       prefix("2001:db8::", { bits = 129 }), prefix("2001:db8::", { bits = 48, flags = 0x40 }),
-      prefix("2001:db8::", { bits = 128, flags = 0x40 }), prefix("2001:db8::", { valid = 10, preferred = 11, flags = 0x40 }),
+      prefix("2001:db8::", { bits = 128, flags = 0x40 }),
+      prefix("2001:db8::", { valid = 10, preferred = 11, flags = 0x40 }),
       prefix("2001:db8::"):sub(1, 1) .. "\1" .. prefix("2001:db8::"):sub(3, 8), servers(100, "::"),
       servers(100, "ff02::1"), servers(100, "::1"), servers(100), "\25\2" .. ("\0"):rep(14), "\5\2" .. ("\0"):rep(14),
     }
@@ -450,8 +450,9 @@ describe("SLAAC", function()
 
   spec("survives advertisements of any bytes", function(w)
     local random = helper.random(7)
+    local options = { prefix "2001:db8:1::", servers(100, "2001:db8::53"), link_mtu(1400), STATION }
     for _ = 1, 1000 do
-      local frame = router { options = { prefix "2001:db8:1::", servers(100, "2001:db8::53"), link_mtu(1400), STATION } }
+      local frame = router { options = options }
       for _ = 1, 1 + random(3) do
         local at = 55 + random(#frame - 54)
         frame = frame:sub(1, at - 1) .. string.char(random(256)) .. frame:sub(at + 1)
