@@ -20,6 +20,7 @@ void nst_device_init(nst_device *device, const nst_device_kind *kind, nst_hub *h
   nst_list_init(&device->writers);
   nst_list_init(&device->outgoing);
   nst_list_init(&device->descriptor);
+  nst_list_init(&device->unwritten);
 }
 
 size_t nst_device_link(const nst_device *device) {

@@ -118,6 +118,8 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
   packet = nst_packet_from_pbuf(stack->hub, p);
   if (packet == NULL) return ERR_MEM;
   if (!stack->verbatim) stamp(netif, packet, destination);
+  /* What is forwarded still lies in the packet that came in, and nobody has looked at its checksum. */
+  packet->summed = !stack->verbatim && !(p->flags & PBUF_FLAG_IS_CUSTOM);
   stack->counters.out_packets++;
   stack->counters.out_bytes += packet->length;
   nst_trace_packet(stack, NST_EVENT_OUT, interface, packet->data, packet->length, NULL);

@@ -79,6 +79,7 @@ local tun_options = {
   mtu = check.integer(68, 65535),
   netns = namespace_name,
   fd = check.integer(0, 2 ^ 31 - 1),
+  offload = boolean,
 }
 
 --- A device on the host's kernel: a TUN interface, or a TAP interface, which is an Ethernet. What the stack sends is
@@ -95,7 +96,8 @@ local tun_options = {
 function M.tun(options)
   options = check.options(options, tun_options, 1, "tun")
   if options.fd and options.name then check.bad(1, "tun", "options 'fd' and 'name' exclude each other") end
-  return core.tun(options.name, options.mode, options.mtu or 0, options.netns, options.fd)
+  return core.tun(options.name, options.mode, options.mtu or 0, options.netns, options.fd,
+    options.offload ~= false)
 end
 
 -- When a wait of `timeout` seconds ends; false: it may not wait at all.
