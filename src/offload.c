@@ -21,12 +21,12 @@ static size_t header4(const uint8_t *ip) {
   return (ip[0] & 15u) * 4u;
 }
 
-/* Where the data of a segment begins, whose header is at `tcp`; 0: it has none, or is no segment. */
+/* Where the data of a segment begins, or would, whose header is at `tcp`; 0: it is no segment. */
 static size_t find_data(const uint8_t *packet, size_t length, size_t tcp) {
   size_t data;
   if (tcp + TCP_LEAST > length) return 0;
   data = tcp + (packet[tcp + 12] >> 4) * 4u;
-  return data >= tcp + TCP_LEAST && data < length ? data : 0;
+  return data >= tcp + TCP_LEAST && data <= length ? data : 0;
 }
 
 static void put_length(uint8_t *ip, size_t length) {
@@ -89,6 +89,7 @@ bool nst_segments_begin(nst_segments *segments, uint8_t *bytes, size_t length, s
   if (!(header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) || segments->size == 0 || segments->headers == 0) return false;
   if (segments->tcp < link + IP4_LEAST) return false;
   if (is_six(ip) ? segments->tcp < link + IP6_HEADER : segments->tcp != link + header4(ip)) return false;
+  if (segments->headers == length) return false;
   segments->left = length - segments->headers;
   segments->last_flags = bytes[segments->tcp + 13] & (TCP_FIN | TCP_PSH);
   bytes[segments->tcp + 13] &= (uint8_t)~(TCP_FIN | TCP_PSH);
@@ -139,29 +140,55 @@ nst_packet *nst_segments_next(nst_segments *segments, nst_hub *hub) {
 
 /* ---- what goes out ---- */
 
-/* Where TCP's header and data are in a segment that our lwIP made; false: it is something else. */
-static bool find_segment(const nst_packet *packet, size_t link, size_t *tcp, size_t *data) {
-  const uint8_t *ip = packet->data + link;
+/* A segment that our lwIP made: where its parts are. */
+typedef struct segment {
+  nst_packet *packet;
+  size_t link, tcp, data, length; /* offsets; length of the data */
+  uint32_t sequence, acknowledged;
+  uint8_t flags;
+} segment;
+
+static bool find_segment(segment *found, const nst_link *at, size_t link) {
+  nst_packet *packet = nst_holder(at, nst_packet, link);
+  const uint8_t *ip = packet->data + link, *tcp;
   if (!packet->summed || packet->length < link + IP4_LEAST) return false;
   if (ip[is_six(ip) ? 6 : 9] != IP_PROTO_TCP) return false;
-  *tcp = link + (is_six(ip) ? IP6_HEADER : header4(ip));
-  *data = find_data(packet->data, packet->length, *tcp);
-  return *data != 0;
+  found->packet = packet;
+  found->link = link;
+  found->tcp = link + (is_six(ip) ? IP6_HEADER : header4(ip));
+  found->data = find_data(packet->data, packet->length, found->tcp);
+  if (found->data == 0) return false;
+  tcp = packet->data + found->tcp;
+  found->length = packet->length - found->data;
+  found->sequence = nst_get32(tcp + 4);
+  found->acknowledged = nst_get32(tcp + 8);
+  found->flags = tcp[13];
+  return true;
 }
 
-/* Whether all that must not differ is the same: the frame's header, IP's but for length, id and checksum, TCP's but for
-** sequence number, flags and checksum. */
-static bool are_alike(const uint8_t *a, const uint8_t *b, size_t link, size_t tcp, size_t data) {
-  const uint8_t *ip_a = a + link, *ip_b = b + link, *tcp_a = a + tcp, *tcp_b = b + tcp;
-  if (memcmp(a, b, link) != 0) return false;
-  if (is_six(ip_a)) {
-    if (memcmp(ip_a, ip_b, 4) != 0 || memcmp(ip_a + 6, ip_b + 6, IP6_HEADER - 6) != 0) return false;
-  } else {
-    if (memcmp(ip_a, ip_b, 2) != 0 || memcmp(ip_a + 6, ip_b + 6, 4) != 0) return false;
-    if (memcmp(ip_a + 12, ip_b + 12, tcp - link - 12) != 0) return false;
-  }
-  return memcmp(tcp_a, tcp_b, 4) == 0 && memcmp(tcp_a + 8, tcp_b + 8, 5) == 0 &&
-         memcmp(tcp_a + 14, tcp_b + 14, 2) == 0 && memcmp(tcp_a + 18, tcp_b + 18, data - tcp - 18) == 0;
+/* Whether two are of one connection and differ in nothing but IP's length, id and checksum, TCP's numbers, flags, window
+** and checksum. */
+static bool are_alike(const segment *a, const segment *b) {
+  const uint8_t *one = a->packet->data, *other = b->packet->data;
+  size_t link = a->link, tcp = a->tcp, ip_rest = is_six(one + link) ? 6 : 12;
+  if (b->tcp != tcp || b->data != a->data || memcmp(one, other, link + 2) != 0) return false;
+  if (!is_six(one + link) && memcmp(one + link + 6, other + link + 6, 4) != 0) return false;
+  if (is_six(one + link) && memcmp(one + link + 2, other + link + 2, 2) != 0) return false;
+  return memcmp(one + link + ip_rest, other + link + ip_rest, tcp - link - ip_rest + 4) == 0 &&
+         one[tcp + 12] == other[tcp + 12] && memcmp(one + tcp + 18, other + tcp + 18, a->data - tcp - 18) == 0;
+}
+
+/* Whether b says all that a says, and more: acknowledgements that nobody misses when they are lost (RFC 3449 5.2). */
+static bool supersedes(const segment *a, const segment *b) {
+  return a->length == 0 && b->length == 0 && a->flags == TCP_ACK && b->flags == TCP_ACK && a->sequence == b->sequence &&
+         (int32_t)(b->acknowledged - a->acknowledged) > 0 && are_alike(a, b);
+}
+
+/* Whether b's data follows a's, of which there are `length` bytes with what was put behind it. */
+static bool continues(const segment *a, const segment *b, size_t length) {
+  return b->length > 0 && b->length <= a->length && b->sequence == a->sequence + (uint32_t)length &&
+         b->acknowledged == a->acknowledged && (b->flags & ~(TCP_PSH | TCP_FIN)) == TCP_ACK &&
+         memcmp(a->packet->data + a->tcp + 14, b->packet->data + b->tcp + 14, 2) == 0 && are_alike(a, b);
 }
 
 static void add_part(nst_train *train, void *bytes, size_t length) {
@@ -170,57 +197,53 @@ static void add_part(nst_train *train, void *bytes, size_t length) {
 }
 
 /* Headers for all of it: the kernel cuts it, if it must. */
-static void put_headers(nst_train *train, const nst_packet *first, size_t link, size_t tcp, size_t data, size_t length) {
-  memcpy(train->headers, first->data, data);
-  put_length(train->headers + link, length - link);
-  put_pseudo_sum(train->headers + link, train->headers + tcp, length - tcp);
+static void put_headers(nst_train *train, const segment *first, size_t length, uint8_t flags) {
+  uint8_t *ip = train->headers + first->link, *tcp = train->headers + first->tcp;
+  memcpy(train->headers, first->packet->data, first->data);
+  tcp[13] = flags;
+  put_length(ip, first->data - first->link + length);
+  put_pseudo_sum(ip, tcp, first->data - first->tcp + length);
   train->parts[1].iov_base = train->headers;
   train->header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-  train->header.gso_type = is_six(train->headers + link) ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4;
-  train->header.hdr_len = (uint16_t)data;
-  train->header.gso_size = (uint16_t)(first->length - data);
-  train->header.csum_start = (uint16_t)tcp;
+  train->header.gso_type = is_six(ip) ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4;
+  train->header.hdr_len = (uint16_t)first->data;
+  train->header.gso_size = (uint16_t)first->length;
+  train->header.csum_start = (uint16_t)first->tcp;
   train->header.csum_offset = SUM_AT;
 }
 
 unsigned nst_train_make(nst_train *train, const nst_link *queue, size_t link) {
-  nst_packet *first = nst_holder(queue->next, nst_packet, link);
-  size_t tcp, data, length = first->length, size;
-  const nst_link *at;
-  uint32_t sequence;
-  uint8_t flags;
+  const nst_link *at = queue->next;
+  segment first, next;
+  size_t length;
   unsigned count = 1;
+  uint8_t flags;
   memset(&train->header, 0, sizeof train->header);
   train->count = 0;
   add_part(train, &train->header, sizeof train->header);
-  if (!find_segment(first, link, &tcp, &data)) {
-    add_part(train, first->data, first->length);
+  if (!find_segment(&first, at, link)) {
+    nst_packet *packet = nst_holder(at, nst_packet, link);
+    add_part(train, packet->data, packet->length);
     return 1;
   }
-  add_part(train, first->data, data);
-  add_part(train, first->data + data, first->length - data);
-  size = first->length - data;
-  sequence = nst_get32(first->data + tcp + 4);
-  flags = first->data[tcp + 13];
-  /* One that is shorter, or the end, is the last. */
-  for (at = queue->next->next; at != queue && count < NST_TRAIN_MOST; at = at->next) {
-    nst_packet *packet = nst_holder(at, nst_packet, link);
-    size_t its_tcp, its_data, more;
-    if ((flags & ~TCP_PSH) != TCP_ACK || length != first->length + (count - 1) * size) break;
-    if (!find_segment(packet, link, &its_tcp, &its_data) || its_tcp != tcp || its_data != data) break;
-    more = packet->length - data;
-    if (more > size || length - link + more > 0xffff) break;
-    if (nst_get32(packet->data + tcp + 4) != sequence + (uint32_t)(length - data)) break;
-    if (!are_alike(first->data, packet->data, link, tcp, data)) break;
-    if ((packet->data[tcp + 13] & ~(TCP_PSH | TCP_FIN)) != TCP_ACK) break;
-    flags |= packet->data[tcp + 13];
-    add_part(train, packet->data + data, more);
-    length += more;
+  for (at = at->next; at != queue && find_segment(&next, at, link) && supersedes(&first, &next); at = at->next) {
+    first = next;
     count++;
   }
-  if (count > 1) {
-    put_headers(train, first, link, tcp, data, length);
-    train->headers[tcp + 13] = flags;
+  flags = first.flags;
+  length = first.length;
+  add_part(train, first.packet->data, first.data);
+  add_part(train, first.packet->data + first.data, length);
+  if (length == 0 || (flags & ~TCP_PSH) != TCP_ACK) return count;
+  for (; at != queue && train->count < NST_TRAIN_MOST + 2; at = at->next) {
+    if (!find_segment(&next, at, link) || !continues(&first, &next, length)) break;
+    if (first.data - link + length + next.length > 0xffff) break;
+    add_part(train, next.packet->data + next.data, next.length);
+    length += next.length;
+    flags |= next.flags;
+    count++;
+    if (next.length < first.length || (flags & TCP_FIN)) break; /* the last one */
   }
+  if (length > first.length) put_headers(train, &first, length, flags);
   return count;
 }

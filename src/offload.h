@@ -38,11 +38,12 @@ nst_packet *nst_segments_next(nst_segments *segments, nst_hub *hub);
 typedef struct nst_train {
   struct virtio_net_hdr header;
   uint8_t headers[14 + 60 + 60];
-  struct iovec parts[NST_TRAIN_MOST + 2];
+  struct iovec parts[NST_TRAIN_MOST + 2]; /* header, headers, data */
   int count; /* of parts */
 } nst_train;
 
-/* Puts the first packets of a queue together, at least one; how many. */
+/* Puts the first packets of a queue together, at least one; how many that are. Acknowledgements that a later one in the
+** queue supersedes are left out. */
 unsigned nst_train_make(nst_train *train, const nst_link *queue, size_t link);
 
 #endif

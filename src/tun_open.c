@@ -61,6 +61,9 @@ static nst_error open_node(nst_tun_order *order) {
 
 static nst_error name_interface(nst_tun_order *order) {
   struct ifreq request;
+  unsigned features = 0;
+  (void)ioctl(order->fd, TUNGETFEATURES, &features);
+  order->offload = order->offload && (features & IFF_VNET_HDR) != 0;
   memset(&request, 0, sizeof request);
   request.ifr_flags = (short)((order->ethernet ? IFF_TAP : IFF_TUN) | IFF_NO_PI | (order->offload ? IFF_VNET_HDR : 0));
   if (order->name) strncpy(request.ifr_name, order->name, IFNAMSIZ - 1);
