@@ -57,7 +57,7 @@ describe("offload", function()
       writer:join()
       socket:close()
       assert.same({ 0, "" }, { client:wait() })
-    end)
+    end, { timeout = 30 })
     local text, expected = assert(netns.read(down)), helper.stream(2)
     assert.equal(TOTAL, #text)
     for i = 1, TOTAL, 65536 do assert.is_true(text:sub(i, i + 65535) == expected(65536), "other bytes after " .. i) end
@@ -103,7 +103,7 @@ describe("offload", function()
   with({ "nc" }, "makes segments that fit into the mtu", function()
     local stack, namespace, device, interface = attached { mtu = 1300 }
     exchange(stack, namespace, device, HOSTS.IPv6)
-    assert.same({}, interface:stats().guarded)
+    assert.is_nil(interface:stats().guarded["longer than the mtu"])
   end)
 
   with({}, "does not repair what somebody else has written", function()
