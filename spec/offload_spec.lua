@@ -113,7 +113,7 @@ describe("offload", function()
     local before = checksum_errors(namespace)
     -- Three segments that follow one another, with a checksum that is wrong.
     for i = 0, 2 do
-      local tcp = "\0\7\0\9" .. "\0\0\0" .. string.char(i * 4) .. "\0\0\0\1" .. "\80\16\255\255" .. "\18\52\0\0" .. "data"
+      local tcp = "\0\7\0\9\0\0\0" .. string.char(i * 4) .. "\0\0\0\1\80\16\255\255\18\52\0\0data"
       local header = "\69\0\0" .. string.char(20 + #tcp) .. "\0\0\64\0\64\6\0\0\10\1\0\2\10\1\0\1"
       assert(channel:submit("raw.send", { handle = handle, data = header .. tcp }))
     end
