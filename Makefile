@@ -249,8 +249,8 @@ lwip_san_flags := $(if $(lwip_san),-fsanitize=$(subst $() ,$(comma),$(lwip_san))
   $(if $(filter address,$(lwip_san)),$(if $(findstring clang,$(cc_name)),-mllvm -asan-globals=0,--param asan-globals=0))
 # -MD: our settings are included by headers that count as the system's, which -MMD leaves out.
 lwip_cc := $(CC) $(CFLAGS) $(pic) $(lwip_san_flags) $(includes) -MD -MP -w
-wrapped := tcp_input tcp_rst_netif udp_input raw_input nd6_get_destination_mtu icmp_dest_unreach icmp_time_exceeded \
-  icmp6_dest_unreach icmp6_packet_too_big icmp6_time_exceeded icmp6_param_problem
+wrapped := tcp_input tcp_rst_netif udp_input raw_input nd6_get_destination_mtu icmp_dest_unreach \
+  icmp6_dest_unreach icmp6_param_problem
 
 $(LWIP_BUILD)/flags: text = $(lwip_cc) $(lwip_objects)
 $(LWIP_BUILD)/flags: FORCE

@@ -179,7 +179,7 @@ local function print_line(...)
   print((LINE:format(...):gsub("%s+$", "")))
 end
 
---- The table's head. At 100 % of a core, the process in the middle is what bounds the rate; what of that is spent in the
+--- The table's head. At 100 % of a core, the process in the middle bounds the rate; what of that is spent in the
 --- kernel is read(2) and write(2), and within the latter all that the kernel does to receive a packet.
 function M.head(title, unit, process)
   print_line(title, "", "", "packets/s", process, "in the", "of a", "others", "system")

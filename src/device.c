@@ -82,6 +82,7 @@ nst_error nst_device_transmit(nst_device *device, nst_packet *packet) {
 nst_packet *nst_device_receive(nst_device *device) {
   nst_packet *packet = device->open ? device->kind->receive(device) : NULL;
   if (packet) {
+    packet->summed = false; /* what happened to it on the way is not known */
     device->counters.rx_packets++;
     device->counters.rx_bytes += packet->length;
   }

@@ -15,7 +15,7 @@ typedef struct nst_packet {
   nst_link link;
   nst_hub *hub;            /* not counted: who has the packet outlives it */
   uint32_t length;
-  bool summed;             /* our lwIP has computed its checksums: they are right */
+  bool summed;             /* the sender's lwIP has computed its checksums: they are right */
   uint8_t *data;
   uint8_t bytes[];         /* some room, where a frame's header can be put in front, then the data */
 } nst_packet;
@@ -33,9 +33,5 @@ void nst_packet_free(nst_packet *packet);
 void nst_packets_free(nst_link *packets);
 /* The packet as a pbuf owned by a stack's lwIP: freeing the pbuf frees the packet. */
 struct pbuf *nst_packet_to_pbuf(nst_packet *packet, nst_owner *owner);
-
-/* The sum of an IPv6 packet's payload, right behind its header, with the pseudo header (RFC 8200 §8.1): what belongs
-** in the checksum's place when that is 0, and 0 when it is right. */
-uint16_t nst_checksum6(const uint8_t *packet, size_t length);
 
 #endif
