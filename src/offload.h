@@ -14,7 +14,7 @@
 
 #define NST_OFFLOAD_HEADER sizeof(struct virtio_net_hdr)
 /* What one read may bring: that, a frame's header, the longest IP packet. */
-#define NST_OFFLOAD_MOST (NST_OFFLOAD_HEADER + 14 + 65535)
+#define NST_OFFLOAD_MOST (NST_OFFLOAD_HEADER + 14 + 40 + 65535)
 /* Packets that are written at once: as many as 64 KiB have. */
 #define NST_TRAIN_MOST 64
 
