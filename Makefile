@@ -89,11 +89,14 @@ demo: all ## two stacks in one process move files over a pipe with LuaSocket's s
 	@$(need) socket
 	$(environment) $(preload) $(LUA) examples/demo.lua
 
-test: all ## run the specs with LUA; BUSTED_ARGS=... goes to busted
-	@$(need) busted
+.PHONY: test-needs
+test-needs:
+	@$(need) $(firstword $(CC)) $(LUA_NAME) busted
 	@$(need) $(peers) || for one in $(peers); do \
 	  $(need) $$one || echo "netstack: specs that need $$one will be pending"; \
 	done
+
+test: test-needs all ## run the specs with LUA; BUSTED_ARGS=... goes to busted
 	@$(MAKE) unguarded
 	$(environment) NETSTACK_UNGUARDED='$(CURDIR)/$(BUILD)/unguarded/?.so' $(preload) $(RUNNER) $(LUA) "$$(command -v busted)" $(BUSTED_ARGS)
 	@$(if $(and $(wildcard spec/threads.c),$(filter lua5.4,$(LUA_NAME)),$(filter gcc cc,$(cc_name)), \

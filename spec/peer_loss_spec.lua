@@ -13,7 +13,7 @@ local FAMILIES = { { kernel = "10.1.0.1", stack = "10.1.0.2" }, { kernel = "fd01
 describe("a lossy way to the kernel", function()
   after_each(netns.finish)
 
-  for _, case in ipairs { { loss = 0.01, size = 2048 * KIB }, { loss = 0.05, size = 256 * KIB } } do
+  for _, case in ipairs { { loss = 0.01, size = 1024 * KIB }, { loss = 0.05, size = 256 * KIB } } do
     with({ "nc", "ss" }, ("with %g %% loss carries TCP both ways, byte for byte"):format(case.loss * 100), function()
       local random = helper.random(case.size)
       local packets, lost = 0, 0

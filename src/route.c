@@ -237,6 +237,10 @@ static bool is_for_link(const ip_addr_t *destination) {
          (!IP_IS_V6(destination) && ip4_addr_get_u32(ip_2_ip4(destination)) == IPADDR_BROADCAST);
 }
 
+static bool is_single(const nst_stack *stack) {
+  return stack->interface_count == (stack->loopback ? 2u : 1u);
+}
+
 /* Without a route: the interface of the address that it is sent from, or the only one. */
 static nst_interface *interface_by_default(const nst_stack *stack, const ip_addr_t *source,
                                            const ip_addr_t *destination) {
@@ -245,7 +249,7 @@ static nst_interface *interface_by_default(const nst_stack *stack, const ip_addr
   /* What belongs on the loopback never leaves the host (RFC 1122 3.2.1.3, RFC 4291 2.5.3). */
   if (ip_addr_isloopback(destination)) return NULL;
   if (source && is_for_link(destination)) return nst_interface_with_address(stack, source);
-  if (stack->interface_count != (stack->loopback ? 2u : 1u)) return NULL;
+  if (!is_single(stack)) return NULL;
   for (link = stack->interfaces.next; only == NULL && link != &stack->interfaces; link = link->next) {
     nst_interface *interface = nst_holder(link, nst_interface, link);
     if (interface->device) only = interface;
@@ -261,6 +265,8 @@ struct netif *nst_route_find(nst_stack *stack, const ip_addr_t *source, const ip
     interface = interface_of_zone(stack, destination);
     return interface && usable(interface, destination) ? &interface->netifs[0] : NULL;
   }
+  /* It may be on any link (RFC 4007 §6). */
+  if (IP_IS_V6(destination) && ip6_addr_islinklocal(ip_2_ip6(destination)) && !is_single(stack)) return NULL;
   /* What is ours goes to us, however long another interface's prefix is. */
   if (stack->interface_count > 1) interface = nst_interface_with_address(stack, destination);
   if (interface == NULL) {
