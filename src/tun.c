@@ -1,6 +1,6 @@
 /*
 ** A device on the host's kernel, through the file descriptor of a TUN or TAP device: each write(2) is a packet that the
-** kernel receives, each read(2) one that it sends. A datagram socket does as well.
+** kernel receives, each read(2) one that it sends, or many of one connection (offload.h). A datagram socket does as well.
 */
 #include <errno.h>
 #include <poll.h>
@@ -14,7 +14,7 @@
 
 /* So many packets are read after a look at the descriptor; then the other stacks and the tasks get their turn. */
 #define READS_AT_ONCE 256
-/* So many are collected before they are written, when they can be written together. */
+/* So many are collected before they are written, where they can be written together. */
 #define WRITES_AT_ONCE NST_TRAIN_MOST
 
 typedef struct nst_tun {
