@@ -9,6 +9,7 @@
 #include "ethernet.h"
 #include "group.h"
 #include "neighbour.h"
+#include "slaac.h"
 #include "stack.h"
 #include "tcp.h"
 
@@ -167,8 +168,18 @@ static void set_netif6(nst_interface *interface) {
     here = !link_local && ip6_addr_islinklocal(ip_2_ip6(&prefix->address)) ? 0 : slot++;
     link_local = link_local || here == 0;
     netif_ip6_addr_set(netif, here, ip_2_ip6(&prefix->address));
-    netif_ip6_addr_set_state(netif, here, IP6_ADDR_PREFERRED);
+    netif_ip6_addr_set_state(netif, here, interface->deprecated[i] ? IP6_ADDR_DEPRECATED : IP6_ADDR_PREFERRED);
   }
+}
+
+void nst_interface_deprecate(nst_interface *interface, const ip_addr_t *address, bool deprecated) {
+  size_t place = place_of(interface, address);
+  struct netif *netif = &interface->netifs[0];
+  s8_t slot;
+  if (place >= NST_ADDRESSES || interface->deprecated[place] == deprecated) return;
+  interface->deprecated[place] = deprecated;
+  slot = netif_get_ip6_addr_match(netif, ip_2_ip6(address));
+  if (slot >= 0) netif_ip6_addr_set_state(netif, slot, deprecated ? IP6_ADDR_DEPRECATED : IP6_ADDR_PREFERRED);
 }
 
 /* A random station of our own making, IEEE 802's bits for "local" and against "group" set right. */
@@ -181,14 +192,9 @@ static void choose_mac(nst_interface *interface, const uint8_t *mac) {
   }
 }
 
-static void make_link_local(nst_interface *interface) {
+void nst_interface_make_link_local(nst_interface *interface, const uint8_t *identifier) {
   uint8_t bytes[16] = {0xfe, 0x80};
-  const uint8_t *mac = interface->mac;
-  memcpy(bytes + 8, mac, 3);
-  bytes[8] ^= 2;
-  bytes[11] = 0xff;
-  bytes[12] = 0xfe;
-  memcpy(bytes + 13, mac + 3, 3);
+  memcpy(bytes + 8, identifier, 8);
   IP_SET_TYPE_VAL(interface->link_local.address, IPADDR_TYPE_V6);
   memcpy(ip_2_ip6(&interface->link_local.address)->addr, bytes, sizeof bytes);
   ip6_addr_assign_zone(ip_2_ip6(&interface->link_local.address), IP6_UNICAST, &interface->netifs[0]);
@@ -196,9 +202,17 @@ static void make_link_local(nst_interface *interface) {
   interface->has_link_local = true;
   (void)own_all(interface);
   set_netif6(interface);
+  if (!nst_interface_is_ethernet(interface)) return;
   interface->tentative_until[NST_ADDRESSES] = NST_NEVER; /* how long exactly, says who asks for others that have it */
   nst_groups_follow(interface);
   nst_ethernet_announce(interface, &interface->link_local.address);
+}
+
+/* RFC 4291 2.5.6 */
+static void make_link_local_of_mac(nst_interface *interface) {
+  const uint8_t *mac = interface->mac;
+  const uint8_t identifier[8] = {(uint8_t)(mac[0] ^ 2), mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]};
+  nst_interface_make_link_local(interface, identifier);
 }
 
 nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const char *name, const uint8_t *mac) {
@@ -226,7 +240,7 @@ nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const 
   }
   if (nst_interface_is_ethernet(interface)) {
     choose_mac(interface, mac);
-    if (interface->mtu >= IP6_MIN_MTU_LENGTH) make_link_local(interface);
+    if (interface->mtu >= IP6_MIN_MTU_LENGTH) make_link_local_of_mac(interface);
   }
   return interface;
 }
@@ -256,6 +270,7 @@ static void forget_stack(nst_interface *interface, nst_stack *stack) {
   nst_link *link;
   nst_dhcp_stop(interface);
   nst_groups_forget(interface);
+  nst_slaac_stop(interface);
   disown_all(stack, interface);
   interface->stack = NULL;
   nst_routes_drop_interface(stack, interface);
@@ -292,38 +307,96 @@ static size_t registered_of(const nst_interface *interface) {
   return count;
 }
 
-nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count) {
+/* Addresses of all origins: those that the interface had, and as many new ones. */
+typedef struct merged {
+  nst_prefix addresses[2 * NST_ADDRESSES];
+  nst_address_origin origins[2 * NST_ADDRESSES];
+  size_t count, four, six;
+} merged;
+
+static void put(merged *all, const nst_prefix *address, nst_address_origin origin) {
+  size_t i;
+  for (i = 0; i < all->count; i++) {
+    if (all->origins[i] == origin || !ip_addr_eq(&all->addresses[i].address, &address->address)) continue;
+    if (origin != NST_ADDRESS_GIVEN) return;
+    all->addresses[i] = *address;
+    all->origins[i] = origin;
+    return;
+  }
+  if (origin == NST_ADDRESS_FORMED && all->six >= NST_IPV6_ADDRESSES) return;
+  all->addresses[all->count] = *address;
+  all->origins[all->count++] = origin;
+  if (IP_IS_V6(&address->address)) all->six++;
+  else all->four++;
+}
+
+static void merge(merged *all, const nst_interface *interface, nst_address_origin origin, const nst_prefix *addresses,
+                  size_t count) {
+  int o;
+  size_t i;
+  all->count = all->four = all->six = 0;
+  for (o = 0; o < NST_ADDRESS_ORIGINS; o++) {
+    for (i = 0; i < count && o == (int)origin; i++) put(all, &addresses[i], origin);
+    for (i = 0; i < interface->address_count && o != (int)origin; i++) {
+      if (interface->origins[i] == (nst_address_origin)o) put(all, &interface->addresses[i], interface->origins[i]);
+    }
+  }
+}
+
+bool nst_interface_has_room6(const nst_interface *interface) {
+  size_t i, six = 0;
+  for (i = 0; i < interface->address_count; i++) six += IP_IS_V6(&interface->addresses[i].address);
+  return six < NST_IPV6_ADDRESSES;
+}
+
+/* What else is known of addresses that stay. */
+static void take_over(nst_interface *interface, const merged *all, bool *fresh) {
+  nst_time until[NST_ADDRESSES];
+  bool deprecated[NST_ADDRESSES];
+  size_t i;
+  for (i = 0; i < all->count; i++) {
+    size_t place = place_of(interface, &all->addresses[i].address);
+    fresh[i] = place > NST_ADDRESSES;
+    until[i] = fresh[i] ? 0 : interface->tentative_until[place];
+    deprecated[i] = all->origins[i] == NST_ADDRESS_FORMED && place < NST_ADDRESSES && interface->deprecated[place];
+  }
+  memcpy(interface->addresses, all->addresses, all->count * sizeof *all->addresses);
+  memcpy(interface->origins, all->origins, all->count * sizeof *all->origins);
+  memcpy(interface->tentative_until, until, all->count * sizeof *until);
+  memcpy(interface->deprecated, deprecated, all->count * sizeof *deprecated);
+  interface->address_count = all->count;
+}
+
+static bool add_connected_route(nst_interface *interface, size_t i) {
+  nst_prefix to = interface->addresses[i];
+  /* What is on the link is another thing that routers say (RFC 5942 §4). */
+  if (interface->origins[i] == NST_ADDRESS_FORMED) to.bits = 128;
+  return nst_route_add(interface->stack, &to, interface, NULL, NST_ROUTE_CONNECTED) == NST_OK;
+}
+
+nst_error nst_interface_set_addresses(nst_interface *interface, nst_address_origin origin, const nst_prefix *addresses,
+                                      size_t count) {
   nst_stack *stack = interface->stack;
-  nst_time until[NST_ADDRESSES], *known;
   bool fresh[NST_ADDRESSES];
-  size_t i, four = 0, six = 0;
+  merged all;
+  size_t i;
   int next = 0;
-  for (i = 0; i < count; i++) {
-    if (IP_IS_V6(&addresses[i].address)) six++;
-    else four++;
-  }
-  if (four > NST_IPV4_ADDRESSES || six > NST_IPV6_ADDRESSES) return NST_FULL;
-  if (six > 0 && interface->mtu < IP6_MIN_MTU_LENGTH) return NST_NOT_SUPPORTED;
-  if (four > 1 && stack->netif_count + four > NST_NETIFS + registered_of(interface)) return NST_FULL;
+  merge(&all, interface, origin, addresses, count);
+  if (all.four > NST_IPV4_ADDRESSES || all.six > NST_IPV6_ADDRESSES) return NST_FULL;
+  if (all.six > 0 && interface->mtu < IP6_MIN_MTU_LENGTH) return NST_NOT_SUPPORTED;
+  if (all.four > 1 && stack->netif_count + all.four > NST_NETIFS + registered_of(interface)) return NST_FULL;
   nst_routes_drop(stack, interface, NST_ROUTE_CONNECTED);
+  take_over(interface, &all, fresh);
+  count = all.count;
   for (i = 0; i < count; i++) {
-    known = nst_interface_tentative(interface, &addresses[i].address);
-    fresh[i] = known == NULL;
-    until[i] = known ? *known : 0;
-  }
-  memmove(interface->addresses, addresses, count * sizeof *addresses);
-  memcpy(interface->tentative_until, until, count * sizeof *until);
-  interface->address_count = count;
-  for (i = 0; i < count; i++) {
-    if (!IP_IS_V6(&addresses[i].address) && !set_netif4(interface, next++, &addresses[i])) return NST_FULL;
+    const nst_prefix *address = &interface->addresses[i];
+    if (!IP_IS_V6(&address->address) && !set_netif4(interface, next++, address)) return NST_FULL;
   }
   if (next == 0) set_netif4(interface, next++, NULL);
   for (; next < NST_IPV4_ADDRESSES; next++) set_netif4(interface, next, NULL);
   set_netif6(interface);
   for (i = 0; i < count; i++) {
-    if (nst_route_add(stack, &interface->addresses[i], interface, NULL, NST_ROUTE_CONNECTED) != NST_OK) {
-      return NST_NO_MEMORY;
-    }
+    if (!add_connected_route(interface, i)) return NST_NO_MEMORY;
   }
   if (!own_all(interface)) return NST_NO_MEMORY;
   nst_tcp_addresses_changed(stack);
@@ -337,12 +410,15 @@ nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix
 void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *address) {
   nst_prefix left[NST_ADDRESSES];
   ip_addr_t lost = *address;
-  size_t i, count = 0;
-  if (interface->has_link_local && ip_addr_eq(&interface->link_local.address, &lost)) interface->has_link_local = false;
+  size_t i, count = 0, place = place_of(interface, &lost);
+  nst_address_origin origin = place < NST_ADDRESSES ? interface->origins[place] : NST_ADDRESS_GIVEN;
+  memset(left, 0, sizeof left);
+  if (place == NST_ADDRESSES) interface->has_link_local = false;
   for (i = 0; i < interface->address_count; i++) {
-    if (!ip_addr_eq(&interface->addresses[i].address, &lost)) left[count++] = interface->addresses[i];
+    if (i != place && interface->origins[i] == origin) left[count++] = interface->addresses[i];
   }
-  (void)nst_interface_set_addresses(interface, left, count);
+  (void)nst_interface_set_addresses(interface, origin, left, count);
+  if (origin == NST_ADDRESS_FORMED) nst_slaac_duplicate(interface, &lost);
 }
 
 /* On a link that we come back to, much may have changed. */
@@ -364,6 +440,7 @@ void nst_interface_set_up(nst_interface *interface, bool up) {
   if (up) nst_interface_room_came(interface);
   if (changes && up) nst_groups_announce(interface);
   if (changes && up && nst_interface_is_ethernet(interface)) announce_all(interface);
+  if (changes && up && interface->slaac) nst_slaac_solicit(interface);
   if (changes && !up) nst_neighbours_forget(interface);
 }
 
@@ -412,7 +489,8 @@ static bool send_waiting(nst_interface *interface) {
 static void lose_device(nst_interface *interface) {
   nst_interface_set_up(interface, false);
   if (interface->dhcp) nst_dhcp_lose(interface);
-  (void)nst_interface_set_addresses(interface, interface->addresses, 0);
+  if (interface->slaac) nst_slaac_lose(interface);
+  (void)nst_interface_set_addresses(interface, NST_ADDRESS_GIVEN, NULL, 0);
 }
 
 bool nst_interface_poll(nst_interface *interface) {

@@ -6,6 +6,7 @@
 
 #include "dhcp.h"
 #include "path_mtu.h"
+#include "slaac.h"
 #include "tcp.h"
 #include "trace.h"
 
@@ -26,7 +27,7 @@ static void init_lwip(nst_stack *stack, void *argument) {
     static const nst_prefix own[2] = {{IPADDR4_INIT_BYTES(127, 0, 0, 1), 8},
                                       {IPADDR6_INIT_HOST(0, 0, 0, 1), 128}};
     stack->loopback = nst_interface_attach(stack, NULL, "lo", NULL);
-    if (stack->loopback) (void)nst_interface_set_addresses(stack->loopback, own, 2);
+    if (stack->loopback) (void)nst_interface_set_addresses(stack->loopback, NST_ADDRESS_GIVEN, own, 2);
   }
 }
 
@@ -124,8 +125,9 @@ static nst_time earlier(nst_time a, nst_time b) {
 }
 
 static nst_time next_of_ip(const nst_stack *stack) {
-  return earlier(earlier(nst_reassembly_next(stack), nst_neighbours_next(stack)),
-                 earlier(nst_groups_next(stack), nst_dhcp_next(stack)));
+  nst_time at = earlier(nst_reassembly_next(stack), nst_neighbours_next(stack));
+  at = earlier(at, nst_groups_next(stack));
+  return earlier(at, earlier(nst_dhcp_next(stack), nst_slaac_next(stack)));
 }
 
 nst_time nst_stack_next(nst_stack *stack) {
@@ -216,6 +218,7 @@ static void poll_inside(nst_stack *stack, void *argument) {
     if (nst_neighbours_run(stack)) result->more = true;
     if (nst_groups_run(stack)) result->more = true;
     if (nst_dhcp_run(stack)) result->more = true;
+    if (nst_slaac_run(stack)) result->more = true;
     if (tell_waiting(stack)) result->more = true;
     result->worked = result->worked || result->more;
     result->more = result->more && has_work(stack);

@@ -110,7 +110,7 @@ struct nst_stack {
   nst_reassembly reassembly;
   nst_neighbours neighbours;
   nst_groups groups;
-  unsigned dhcp_count;  /* interfaces that have it */
+  unsigned dhcp_count, slaac_count; /* interfaces that have it */
 
   nst_link events;      /* nst_event.link, of the trace */
   size_t event_count;

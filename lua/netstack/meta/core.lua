@@ -132,16 +132,11 @@ function core.device(mtu, medium, transmit, checksum) end
 ---@param mtu integer 0: that of the kernel
 ---@param netns string|nil the name of a network namespace
 ---@param fd integer|nil one that is open already, which is duplicated
+---@param offload boolean whether the kernel may hand over, and get, segments many at a time; of `fd`, what it is
 ---@return netstack.device|nil
 ---@return string|nil # "permission denied", "not supported", "address already in use", "address not available" (the namespace), "closed" (fd), "full" (descriptors), "no memory"
 ---@return string|nil # what to do about it
-function core.tun(name, mode, mtu, netns, fd) end
-
----The DNS servers that DHCP has named.
----@param stack netstack.stack
----@return string[]|nil # nil: none
----@return string|nil # "empty"
-function core.learned_dns(stack) end
+function core.tun(name, mode, mtu, netns, fd, offload) end
 
 ---Joins a device to a stack.
 ---@param stack netstack.stack
@@ -171,6 +166,12 @@ function core.remove_route(stack, prefix) end
 ---@param stack netstack.stack
 ---@return table[] # {prefix, interface, gateway}, the longest prefix first
 function core.routes(stack) end
+
+---The DNS servers that DHCP and routers have named, of the first interface that knows any.
+---@param stack netstack.stack
+---@return string[]|nil # nil: none
+---@return string|nil # "empty"
+function core.learned_dns(stack) end
 
 ---Makes a stack.
 ---@param config table checked by the caller
@@ -290,7 +291,7 @@ function stack:sockets() end
 ---@class netstack.interface
 local interface = {}
 
----Replaces all addresses.
+---Replaces all addresses but those that DHCP and SLAAC gave it.
 ---@param list string[] prefixes, "10.0.0.1/24"; a bare address means /32 or /128
 ---@return integer|nil # 1
 ---@return string|nil # "invalid address", "full" (more than 8 of a family), "not supported" (IPv6 needs an mtu of 1280)
@@ -317,20 +318,10 @@ function interface:is_up() end
 ---@return string|nil # "not supported": its medium has none
 function interface:mac() end
 
----The IPv6 address that it made for its link from its mac; not one of addresses().
+---The IPv6 address that it made for its link, on an Ethernet from its mac; not one of addresses().
 ---@return string|nil # "fe80::ff:fe00:1%eth0"
----@return string|nil # "not supported": on another medium, below an mtu of 1280, or when another station has it
+---@return string|nil # "not supported": on another medium without SLAAC, below an mtu of 1280, or when another station has it
 function interface:link_local() end
-
----Starts to ask for an address by DHCP.
----@return integer|nil # 1
----@return string|nil # "not supported": its medium is no Ethernet
-function interface:start_dhcp() end
-
----What DHCP has got.
----@return table|nil # {state, address, server, gateway, dns, expires, ignored}: RFC 2131's state in capitals; the rest once there is a lease, `expires` in seconds from now, none for ever; `ignored`, messages that made no sense
----@return string|nil # "not supported": no DHCP here
-function interface:lease() end
 
 ---Counters of the device and of what the interface dropped.
 ---@return table # rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, waiting, and guarded: what the guard dropped of rx_dropped, by cause
@@ -345,6 +336,26 @@ function interface:detach() end
 ---@return integer|nil # 1
 ---@return string|nil # "invalid address", "no route" (the address is on no prefix of the interface), "closed"
 function interface:set_gateway(address) end
+
+---Starts to ask for an address by DHCP.
+---@return integer|nil # 1
+---@return string|nil # "not supported": its medium is no Ethernet
+function interface:start_dhcp() end
+
+---What DHCP has got.
+---@return table|nil # {state, address, server, gateway, dns, expires, ignored}: RFC 2131's state in capitals; the rest once there is a lease, `expires` in seconds from now, none for ever; `ignored`, messages that made no sense
+---@return string|nil # "not supported": no DHCP here
+function interface:lease() end
+
+---Starts to ask for routers, and to heed what they advertise. On another medium than an Ethernet it makes a link-local address first.
+---@return integer|nil # 1
+---@return string|nil # "not supported": IPv6 needs an mtu of 1280
+function interface:start_slaac() end
+
+---What SLAAC has got.
+---@return table|nil # {state, addresses, gateway, routers, dns, mtu, ignored, limited}: `state` is "SOLICITING" until there is an address, then "BOUND"; addresses are {address, preferred, expires}, routers {address, expires, reachable}, times in seconds from now, none for ever; `gateway` is the router that is used; `mtu` what one said; `ignored`, advertisements and options that made no sense; `limited`, {routers, prefixes, dns} for which there was no room
+---@return string|nil # "not supported": no SLAAC here
+function interface:slaac() end
 
 ---@class netstack.device
 local device = {}
