@@ -74,6 +74,7 @@ struct nst_stack {
   unsigned run;         /* the run `base` is for */
 
   nst_link interfaces;
+  nst_pollset pollset;  /* of their devices, when somebody else waits for several of them */
   nst_interface *loopback;
   nst_route *routes;
   size_t route_count, route_capacity;

@@ -35,6 +35,7 @@ static void lose(nst_tun *self) {
   nst_device *device = &self->device;
   device->gone = true;
   self->reads = 0;
+  nst_descriptors_update(device);
   if (self->pending) {
     device->counters.tx_dropped++;
     nst_packet_free(self->pending);
@@ -72,6 +73,7 @@ static void transmit(nst_device *device, nst_packet *packet) {
     device->counters.tx_dropped++;
   } else if (!put(self, packet)) {
     self->pending = packet;
+    nst_descriptors_update(device);
     return;
   }
   nst_packet_free(packet);
@@ -114,7 +116,7 @@ static void close_tun(nst_device *device) {
   nst_tun *self = tun_of(device);
   if (self->pending) nst_packet_free(self->pending);
   self->pending = NULL;
-  nst_list_remove(&device->descriptor);
+  nst_descriptors_remove(device);
   close(device->fd);
   device->fd = -1;
 }
@@ -130,6 +132,7 @@ static void ready(nst_device *device, short what) {
     self->pending = NULL;
     if (put(self, packet)) {
       nst_packet_free(packet);
+      nst_descriptors_update(device);
       nst_device_room_came(device);
     } else {
       self->pending = packet;
