@@ -190,7 +190,7 @@ static int guarded(lua_State *L) {
 
 /*** Makes the bell: one descriptor for a loop that is not ours, readable when the stacks want to be driven.
 @function bell_open
-@treturn integer|nil the descriptor; the same while it is open
+@treturn integer|nil the descriptor, always the same in a process
 @treturn string "full": no descriptor is left, "no memory" */
 static int bell_open(lua_State *L) {
   nst_hub *hub = nst_lua_hub(L);
@@ -207,13 +207,6 @@ static int bell_open(lua_State *L) {
 static int bell(lua_State *L) {
   nst_time at = lua_isnoneornil(L, 2) ? NST_NEVER : nst_lua_time(lua_tonumber(L, 2));
   nst_bell_set(nst_lua_hub(L), nst_lua_time(lua_tonumber(L, 1)), at);
-  return 0;
-}
-
-/*** Closes the bell.
-@function bell_close */
-static int bell_close(lua_State *L) {
-  nst_bell_close(nst_lua_hub(L));
   return 0;
 }
 
@@ -234,7 +227,7 @@ static const luaL_Reg functions[] = {
   {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch},
   {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
-  {"guarded", guarded}, {"bell_open", bell_open}, {"bell", bell}, {"bell_close", bell_close},
+  {"guarded", guarded}, {"bell_open", bell_open}, {"bell", bell},
   {NULL, NULL}};
 
 /*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw`. The Lua layer adds

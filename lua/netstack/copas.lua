@@ -9,7 +9,6 @@
 -- @module netstack.copas
 
 local copas = require "copas"
-local core = require "netstack.core"
 local driver = require "netstack.driver"
 local protected = require "netstack.protected"
 
@@ -60,7 +59,6 @@ local function drive()
     if ok then copas.receive(bell) end
   end
   driving = false
-  core.bell_close()
 end
 
 --- Has copas drive the stacks. Repeating it is harmless.

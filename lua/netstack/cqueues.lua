@@ -9,7 +9,6 @@
 -- @module netstack.cqueues
 
 local condition = require "cqueues.condition"
-local core = require "netstack.core"
 local cqueues = require "cqueues"
 local driver = require "netstack.driver"
 local protected = require "netstack.protected"
@@ -79,7 +78,6 @@ function M.detach()
   driver.detach()
   controller = nil
   cqueues.cancel(bell.pollfd()) -- which wakes the coroutine, so that it ends
-  core.bell_close()
   return 1
 end
 

@@ -132,7 +132,7 @@ function M.attach(to)
   return fd
 end
 
---- Takes the waiting back; raises while coroutines wait. The bell stays open until `core.bell_close`.
+--- Takes the waiting back; raises while coroutines wait. The bell stays open.
 function M.detach()
   scheduler.host(nil)
   scheduler.waiting(previous)

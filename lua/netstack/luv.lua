@@ -10,14 +10,17 @@
 -- coroutine that waited is raised in the callback that resumed it, with the coroutine's traceback.
 -- @module netstack.luv
 
-local core = require "netstack.core"
 local driver = require "netstack.driver"
 local protected = require "netstack.protected"
 local uv = require "luv"
 
 local M = {}
 
-local poll, check -- handles; nil: not attached
+-- Handles, once there were any. They are stopped, not closed: closing takes a loop that goes on, or luv crashes when the
+-- program ends.
+local poll, check
+local bell -- the descriptor `poll` is for
+local attached = false
 local first, last = 1, 0 -- of `ready`
 local ready = {} -- waiters whose coroutines are to be resumed
 local draining = false
@@ -30,6 +33,7 @@ end
 
 function adapter.park(waiter)
   waiter.coroutine = protected.yielding_thread()
+  poll:ref()
   protected.yield()
 end
 
@@ -64,11 +68,13 @@ end
 -- @treturn string "full": no descriptor is left, "no memory"
 ---@return integer|nil, string?
 function M.attach()
-  if poll then return 1 end
+  if attached then return 1 end
   local fd, err = driver.attach(adapter)
   if not fd then return nil, err end
-  poll, check = uv.new_poll(fd), uv.new_check()
+  if fd ~= bell then poll, check, bell = uv.new_poll(fd), uv.new_check(), fd end
+  attached = true
   poll:start("r", turn)
+  poll:ref()
   check:start(hold)
   check:unref()
   return 1
@@ -78,13 +84,11 @@ end
 -- @treturn integer 1; harmless twice
 ---@return integer
 function M.detach()
-  if not poll then return 1 end
+  if not attached then return 1 end
   driver.detach()
+  attached = false
   poll:stop()
-  poll:close()
-  check:close()
-  poll, check = nil, nil
-  core.bell_close()
+  check:stop()
   return 1
 end
 
