@@ -177,7 +177,7 @@ docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack
 	@$(LUA) .build/ldoc-source.lua build/docs-source $$(find lua -name '*.lua') $(wildcard src/*.c)
 	ldoc --fatalwarnings -c .ldoc.lua .
 
-bench: ## measure netstack on lua5.4 and luajit, lwIP driven from C, LuaSocket on loopback, TUN and veth
+bench: ## measure netstack on lua5.4 and luajit, lwIP driven from C, LuaSocket on loopback, TUN and veth, iperf3
 	@$(MAKE) all unguarded LUA=luajit
 	@$(MAKE) run-bench LUA=lua5.4
 
@@ -189,8 +189,9 @@ run-bench: all
 	@$(need) socket
 	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),build/bench/driver build/bench/guard)
 	$(environment) $(LUA) bench/run.lua
-	@$(need) ip ethtool || true
+	@$(need) ip ethtool iperf3 || true
 	$(LUA) bench/tun.lua
+	$(LUA) bench/iperf3.lua
 
 dist: ## release archive and build/dist/netstack-<version>-1.src.rock, both with lwIP inside
 	@$(need) zip
@@ -248,8 +249,8 @@ lwip_san_flags := $(if $(lwip_san),-fsanitize=$(subst $() ,$(comma),$(lwip_san))
   $(if $(filter address,$(lwip_san)),$(if $(findstring clang,$(cc_name)),-mllvm -asan-globals=0,--param asan-globals=0))
 # -MD: our settings are included by headers that count as the system's, which -MMD leaves out.
 lwip_cc := $(CC) $(CFLAGS) $(pic) $(lwip_san_flags) $(includes) -MD -MP -w
-wrapped := tcp_input tcp_rst_netif udp_input raw_input nd6_get_destination_mtu icmp_dest_unreach icmp_time_exceeded \
-  icmp6_dest_unreach icmp6_packet_too_big icmp6_time_exceeded icmp6_param_problem
+wrapped := tcp_input tcp_rst_netif udp_input raw_input nd6_get_destination_mtu icmp_dest_unreach \
+  icmp6_dest_unreach icmp6_param_problem
 
 $(LWIP_BUILD)/flags: text = $(lwip_cc) $(lwip_objects)
 $(LWIP_BUILD)/flags: FORCE

@@ -84,6 +84,12 @@ describe("DHCP", function()
     end)
   end
 
+  local function routes(stack)
+    local list = {}
+    for i, route in ipairs(stack:routes()) do list[i] = route.prefix .. " " .. (route.gateway or "-") end
+    return list
+  end
+
   -- Gets a lease; the ACK has these fields.
   local function bind(w, o)
     local all = { gateway = "10.0.0.2", dns = bytes "10.0.0.2" .. bytes "10.0.0.3" }
@@ -115,9 +121,7 @@ describe("DHCP", function()
     lease.expires = nil
     assert.same({ state = "BOUND", address = "10.0.0.50", server = "10.0.0.2", gateway = "10.0.0.2", ignored = 0,
       dns = { "10.0.0.2", "10.0.0.3" } }, lease)
-    local routes = {}
-    for i, route in ipairs(w.stack:routes()) do routes[i] = route.prefix .. " " .. (route.gateway or "-") end
-    assert.same({ "10.0.0.50/24 -", "0.0.0.0/0 10.0.0.2" }, routes)
+    assert.same({ "10.0.0.50/24 -", "0.0.0.0/0 10.0.0.2" }, routes(w.stack))
   end)
 
   spec("asks the servers that it was named", function(w)
@@ -180,6 +184,48 @@ describe("DHCP", function()
     assert.same({}, w.interface:addresses())
     assert.equal("DISCOVER", w.hear(2).kind)
   end)
+
+  spec("follows the gateway from one renewal to the next", function(w)
+    bind(w, { lease = 100, t1 = 10, t2 = 90 })
+    for _, gateway in ipairs { "10.0.0.3", false, "10.0.0.2" } do
+      w.say(assert(w.hear(60)).xid, { kind = ACK, lease = 100, t1 = 10, t2 = 90, gateway = gateway })
+      assert.same({ "10.0.0.50/24 -", gateway and "0.0.0.0/0 " .. gateway or nil }, routes(w.stack))
+      assert.equal(gateway or nil, w.interface:lease().gateway)
+    end
+  end)
+
+  spec("lives with gateways and name servers that cannot be", function(w)
+    bind(w, { lease = 100, t1 = 10, t2 = 90, gateway = false, dns = "" })
+    local cases = {
+      { gateway = "10.0.0.50" }, { gateway = "127.0.0.1" }, { gateway = "224.0.0.1" }, { gateway = "0.0.0.1" },
+      { gateway = "10.9.9.9", kept = true }, { gateway = "10.0.0.255", kept = true },
+    }
+    for _, case in ipairs(cases) do
+      w.say(assert(w.hear(60)).xid, { kind = ACK, lease = 100, t1 = 10, t2 = 90, gateway = case.gateway,
+        dns = bytes "127.0.0.1" .. bytes "10.0.0.50" .. "\1\2" })
+      assert.equal(case.kept and case.gateway or nil, w.interface:lease().gateway)
+      assert.same({ nil, case.kept and "host unreachable" or "no route" },
+        { w.stack:ping("10.8.8.8", { timeout = 5 }) })
+      assert.same({ "10.0.0.50" }, w.interface:lease().dns) -- ourselves: where nobody listens
+      assert.same({ nil, "host not found" }, { w.stack:resolve("a.test") })
+    end
+  end)
+
+  -- A server that answers each message at once must not make the client ask without end.
+  for _, case in ipairs { { "offers and refuses for ever", { kind = NAK } },
+    { "gives leases of a second", { kind = ACK, lease = 1 } },
+    { "gives leases of two seconds", { kind = ACK, lease = 2 } } } do
+    spec("asks now and then when a server " .. case[1], function(w)
+      local messages, ends = 0, netstack.now() + 20
+      while netstack.now() < ends and messages < 200 do
+        local m = w.hear(ends - netstack.now())
+        if not m then break end
+        messages = messages + 1
+        w.far:send(says(m.xid, m.kind == "DISCOVER" and { kind = OFFER } or case[2]))
+      end
+      assert.is_true(messages >= 10 and messages <= 45, messages)
+    end)
+  end
 
   spec("begins anew when it is refused (RFC 2131 3.1.4)", function(w)
     local m = w.hear(1)

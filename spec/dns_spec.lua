@@ -56,7 +56,8 @@ local function world(servers, serve)
         local q = asked(data)
         q.port, q.time = port, netstack.now()
         questions[#questions + 1] = q
-        local reply = serve and serve(q, { socket = socket, host = host, port = port, n = #questions, server = server })
+        local reply = serve and serve(q, { socket = socket, sockets = sockets, host = host, port = port, n = #questions,
+          server = server })
         if reply then socket:sendto(reply, host, port) end
       end
     end)
@@ -242,6 +243,41 @@ describe("DNS", function()
 
   -- ------------------------------------------------------------------------------------------------ liars
 
+  -- A server that says that its answer is too long, and what it then does with the connection; the other is honest.
+  for _, case in ipairs {
+    { "hangs up", 0.1, function() end },
+    { "resets", 0.1, function(peer) peer:abort() end },
+    { "says nothing", 2.1, function(peer) peer:receive() end },
+    { "stops within the length", 2.1, function(peer) peer:send "\1" peer:receive() end },
+    { "stops within the answer", 2.1, function(peer) peer:send "\255\255abc" peer:receive() end },
+    { "answers nothing", 0.1, function(peer) peer:send "\0\0" end },
+    { "answers garbage", 0.1, function(peer) peer:send("\0\100" .. ("\200"):rep(100)) end },
+    { "answers another question", 0.1, function(peer, q)
+      local reply = answer(q, { record(nil, q.type, "10.6.6.6") }, { id = "\0\0" })
+      peer:send(u16(#reply) .. reply)
+    end },
+    { "is not there", 0.1 },
+  } do
+    spec("goes on when a server over TCP " .. case[1], { "10.0.0.2", "10.0.0.4" }, function(q, from)
+      return from.socket == from.sockets[1] and answer(q, {}, { cut = true }) or zone(hosts)(q)
+    end, function(client, server)
+      local listener = case[3] and server:bind("*", 53)
+      if listener then
+        helper.serve(listener, function(peer)
+          netstack.daemon(function() -- which nobody waits for
+            local query = peer:receive(get16(peer:receive(2), 1))
+            case[3](peer, asked(query))
+            peer:close()
+          end)
+        end)
+      end
+      local began = netstack.now()
+      assert.equal("10.0.0.4", client:resolve("www.example.com"))
+      assert.is_true(netstack.now() - began < 2 * case[2], netstack.now() - began) -- for each kind of address
+      if listener then listener:close() end
+    end)
+  end
+
   spec("hears only what answers its question (RFC 5452 §9)", { "10.0.0.2" }, function(q, from)
     local function say(data) from.socket:sendto(data, from.host, from.port) end
     local lie = { record(nil, q.type, q.type == A and "10.6.6.6" or "fd66::6") }
@@ -261,6 +297,9 @@ describe("DNS", function()
       other:sendto(answer(q, { record(nil, q.type, q.type == A and "10.6.6.6" or "fd66::6") }), from.host, from.port)
       other:close()
     end
+    -- The right port of the wrong address.
+    from.sockets[2]:sendto(answer(q, { record(nil, q.type, q.type == A and "10.6.6.6" or "fd66::6") }), from.host,
+      from.port)
     sleep(0.1)
     return zone(hosts)(q)
   end, function(client)

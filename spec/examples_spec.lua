@@ -1,4 +1,7 @@
+local netns = require "spec.netns"
 local netstack = require "netstack"
+
+local unpack = table.unpack or unpack -- luacheck: ignore 143
 
 local has_luasocket = pcall(require, "socket")
 
@@ -89,12 +92,7 @@ describe("the HTTP server", function()
 end)
 
 describe("the demo", function()
-  -- This interpreter, as a shell can call it.
-  local lua = arg and arg[-1]
-  for i = -1, -20, -1 do
-    if not (arg and arg[i]) then break end
-    lua = arg[i]
-  end
+  local lua = netns.lua()
 
   it("runs twice, without a terminal, says that all is well and leaves nothing behind", function()
     if not has_luasocket then return pending("LuaSocket is not installed") end
@@ -135,5 +133,224 @@ describe("the demo", function()
     os.execute("rm -r " .. folder)
     assert.matches("  DIFFER\n", text)
     assert.matches("\nstatus 1\n$", text)
+  end)
+end)
+
+describe("the programs on a TUN interface", function()
+  after_each(netns.finish)
+
+  -- A spec with programs, which are waited for on the real clock.
+  local function with(needed, name, fn)
+    netns.specs(it, pending)(needed, name, function() netstack.run(fn, { clock = "real" }) end)
+  end
+
+  local function shell(program, arguments)
+    return ("%s examples/%s %s"):format(netns.quote(netns.lua()), program, arguments or "")
+  end
+
+  -- The sanitizers' library is preloaded into what the programs run, too, and `ip` frees nothing at its end.
+  local function start(program, arguments, namespace)
+    return netns.start("env ASAN_OPTIONS=detect_leaks=0 " ..
+      shell(program, ("--netns %s %s"):format(namespace.name, arguments)))
+  end
+
+  local function to_their_end(expected, ...)
+    local status, text = start(...):wait()
+    assert.equal(expected, status, text)
+    return text
+  end
+
+  -- Does on the kernel's side what the program says is to be done.
+  local function do_as_told(program)
+    program:expect "link set %S+ up"
+    for command in program:output():gmatch "\n  (ip [^\n]+)" do netns.command(command) end
+  end
+
+  -- An interface that was there before and stays, with the kernel's addresses.
+  local function prepared(namespace, mode, address)
+    namespace:ip(("tuntap add dev %s0 mode %s"):format(mode, mode))
+    namespace:ip(("addr add %s dev %s0"):format(address, mode))
+    namespace:ip(("link set %s0 up"):format(mode))
+  end
+
+  with({ "curl" }, "serve HTTP", function()
+    local namespace, folder = netns.new(), netns.folder()
+    local text = ("0123456789abcdef"):rep(20000)
+    for name, content in pairs { ["a file"] = text, ["index.html"] = "front page" } do
+      local file = assert(io.open(folder .. "/" .. name, "w"))
+      file:write(content)
+      file:close()
+    end
+    local server = start("http_server.lua", "8080 --address 10.9.0.2/24 --address fd09::2/64 " .. folder, namespace)
+    do_as_told(server)
+    server:expect "http://10.9.0.2:8080/\nhttp://%[fd09::2%]:8080/\n"
+    local function curl(arguments)
+      local status, output = namespace:start("curl -sS --noproxy '*' -m 20 " .. arguments):wait()
+      assert.equal(0, status, output)
+      return output
+    end
+    assert.equal("front pagefront page", curl "http://10.9.0.2:8080/ 'http://[fd09::2]:8080/'")
+    local both = "-Z -o %s/4 -o %s/6 http://10.9.0.2:8080/a%%20file 'http://[fd09::2]:8080/a%%20file'"
+    curl(both:format(folder, folder))
+    assert.is_true(read(folder .. "/4") == text and read(folder .. "/6") == text)
+    assert.matches("^not found\n404$", curl("-w '%{http_code}' http://10.9.0.2:8080/nothing"))
+    assert.matches("^not found\n404$", curl("-w '%{http_code}' http://10.9.0.2:8080/%2e./" ..
+      folder:match "[^/]*$" .. "/index.html"))
+    server:signal "INT"
+    local status, output = server:wait()
+    assert.equal(130, status)
+    assert.is_nil(output:find "interrupted")
+
+    server = start("http_server.lua", "--setup", namespace)
+    server:expect "http://10.9.0.2:80/"
+    assert.equal("Hello from " .. netstack._VERSION .. ".\n", curl "http://10.9.0.2/")
+    server:signal "INT"
+    server:wait()
+  end)
+
+  with({}, "ping the kernel", function()
+    local namespace = netns.new()
+    local text = to_their_end(0, "ping.lua", "--setup -c 3 -i 0.05 10.9.0.1", namespace)
+    assert.matches("^PING 10.9.0.1 %(10.9.0.1%) 56 bytes of data\n", text)
+    for i = 1, 3 do assert.matches("\n64 bytes from 10.9.0.1: icmp_seq=" .. i .. " time=%d+%.%d%d%d ms\n", text) end
+    assert.matches("\n%-%-%- 10.9.0.1 ping statistics %-%-%-\n3 packets transmitted, 3 received, 0%% packet loss, " ..
+      "time 1%d%d ms\nrtt min/avg/max = %d+%.%d+/%d+%.%d+/%d+%.%d+ ms\n$", text)
+    text = to_their_end(0, "ping.lua", "fd09::2 --setup --address=fd09::1/64 -c1 -s 3000", namespace)
+    assert.matches("\n3008 bytes from fd09::2: icmp_seq=1 time=", text)
+    text = to_their_end(0, "ping.lua", "10.9.0.2 --setup --address=10.9.0.1/24 -c1 --tap=tap9", namespace)
+    assert.matches("\n64 bytes from 10.9.0.2: icmp_seq=1 time=", text)
+  end)
+
+  with({}, "tell of hosts that do not answer", function()
+    local namespace = netns.new()
+    prepared(namespace, "tun", "10.9.0.1/24")
+    namespace:exec "sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'"
+    namespace:ip "route add unreachable 10.8.0.0/16"
+    local text = to_their_end(1, "ping.lua", "--tun tun0 -c 2 -i 0.01 10.8.0.1", namespace)
+    assert.matches("\nno answer from 10.8.0.1: icmp_seq=2 host unreachable\n.*\n2 packets transmitted, 0 received, " ..
+      "100%% packet loss, time %d+ ms\n$", text)
+    namespace:ip "route add blackhole 10.7.0.0/16"
+    text = to_their_end(1, "ping.lua", "--tun tun0 -c 2 -i 0.01 -W 0.1 10.7.0.1", namespace)
+    assert.matches("\nno answer from 10.7.0.1: icmp_seq=2 timeout\n", text)
+  end)
+
+  with({}, "ping until Ctrl-C", function()
+    local namespace = netns.new()
+    prepared(namespace, "tun", "10.9.0.1/24")
+    local program = start("ping.lua", "--tun tun0 -i 0.05 10.9.0.1", namespace)
+    program:expect "icmp_seq=3 time="
+    program:signal "INT"
+    local status, text = program:wait()
+    assert.equal(0, status, text)
+    assert.matches("\n\n%-%-%- 10.9.0.1 ping statistics %-%-%-\n.*rtt min/avg/max = [%d./]+ ms\n$", text)
+    program = start("ping.lua", "--tun tun0 -W 60 10.9.0.99", namespace)
+    program:expect "PING"
+    program:signal "INT"
+    status, text = program:wait()
+    assert.equal(1, status, text)
+    assert.matches("\n1 packets transmitted, 0 received, 100%% packet loss", text)
+  end)
+
+  with({ "dnsmasq" }, "look names up, and find name servers by DHCP", function()
+    local namespace = netns.new()
+    prepared(namespace, "tun", "10.9.0.1/24")
+    prepared(namespace, "tap", "10.8.0.1/24")
+    local silent = start("dns_lookup.lua", "host.test @10.9.0.9 --address 10.9.0.3/24", namespace)
+    do_as_told(silent)
+    local server = namespace:start("dnsmasq --no-daemon --conf-file=/dev/null --user=root --no-resolv --no-hosts " ..
+      "--host-record=host.test,10.8.0.1,2001:db8::7 --address=/none.test/ " ..
+      "--dhcp-range=10.8.0.50,10.8.0.60 --no-ping --dhcp-leasefile=" .. netns.folder() .. "/leases")
+    namespace:listens(53, "udp")
+
+    assert.matches("\nhost.test has IPv4 address 10.8.0.1\nhost.test has IPv6 address 2001:db8::7\n$",
+      to_their_end(0, "dns_lookup.lua", "host.test @10.9.0.1 --tun tun0", namespace))
+    assert.matches("\ndns_lookup.lua: x.none.test: host not found %(asked 10.9.0.1%)\n$",
+      to_their_end(1, "dns_lookup.lua", "x.none.test @10.9.0.1 --tun tun0", namespace))
+    local text = to_their_end(0, "ping.lua", "-c 1 --dhcp --tap tap0 host.test", namespace)
+    assert.matches("\ntap0: 10.8.0.%d+/24 by DHCP\nPING host.test %(10.8.0.1%)", text)
+    assert.matches("\n64 bytes from 10.8.0.1: icmp_seq=1 time=", text)
+    server:signal "TERM"
+
+    local status
+    status, text = silent:wait()
+    assert.equal(1, status)
+    assert.matches("\ndns_lookup.lua: host.test: host not found %(no answer from 10.9.0.9%)\n$", text)
+  end)
+
+  with({ "ping" }, "route", function()
+    local left, right = netns.new(), netns.new()
+    local router = netns.start(shell("router.lua", ("%s=10.1.0.2/24,fd01::2/64 %s=10.2.0.2/24"):format(left.name,
+      right.name)))
+    router:expect("\n10.2.0.2/24 on " .. right.name .. "\n")
+    for n, namespace in ipairs { left, right } do
+      namespace:ip(("addr add 10.%d.0.1/24 dev router"):format(n))
+      namespace:ip "link set router up"
+      namespace:ip(("route add default via 10.%d.0.2"):format(n))
+    end
+    local status, text = left:start "ping -n -c 2 -i 0.01 -W 5 10.2.0.1":wait()
+    assert.equal(0, status, text)
+    assert.equal(1, (left:start "ping -n -c 1 -W 5 10.9.0.1":wait()))
+    router:expect(left.name .. " dropped 84 bytes: no route\n")
+    router:signal "INT"
+    status, text = router:wait()
+    assert.equal(0, status, text)
+    assert.matches("\n4 packets forwarded\n$", text)
+  end)
+
+  with({ "setpriv" }, "say what is missing", function()
+    local text = to_their_end(1, "ping.lua", "-c 1 host.test --setup", netns.new())
+    assert.equal("ping.lua: host.test: host not found without --dns\n", text)
+    text = to_their_end(1, "ping.lua", "-c 1 10.9.0.1", { name = "nowhere-at-all" })
+    assert.equal("ping.lua: there is no network namespace nowhere-at-all: ip netns add nowhere-at-all\n", text)
+    for _, program in ipairs { "ping.lua 10.9.0.1", "http_server.lua", "dns_lookup.lua host.test @10.9.0.1" } do
+      local status
+      status, text = netns.start("setpriv --bounding-set=-net_admin --inh-caps=-all " .. shell(program)):wait()
+      assert.equal(1, status, text)
+      assert.matches("^" .. program:match "%S+" .. ": run as root or with CAP_NET_ADMIN, or let root once make", text)
+    end
+  end)
+
+  it("take no wrong arguments", function()
+    for _, case in ipairs {
+      { "ping.lua", "", "an argument is missing" },
+      { "ping.lua", "a b", "b is one argument too many" },
+      { "ping.lua", "-x a", "there is no option -x" },
+      { "ping.lua", "--count 1 a", "there is no option --count" },
+      { "ping.lua", "a -c", "-c needs a value" },
+      { "ping.lua", "-c 0 a", "-c: 0 is no number from 1 to 2147483648" },
+      { "ping.lua", "-c1.5 a", "-c: 1.5 is no number from 1 to 2147483648" },
+      { "ping.lua", "-i soon a", "-i: soon is no number from 0.002 to 86400" },
+      { "dns_lookup.lua", "a", "whom to ask? An @SERVER is missing, or --dhcp" },
+      { "dns_lookup.lua", "a 10.9.0.1", "10.9.0.1 is no @SERVER" },
+      { "dns_lookup.lua", "a @b", "option 'dns': invalid address 'b'" },
+      { "http_server.lua", "http", "http is no port" },
+      { "http_server.lua", "65536", "65536 is no port" },
+      { "http_server.lua", "--tun sixteen-letters-",
+        "option 'name': 1 to 15 characters without '/', ':' and blanks expected" },
+    } do
+      local program, arguments, why = unpack(case)
+      local pipe = io.popen(shell(program, arguments) .. " 2>&1 >/dev/null </dev/null; echo $?")
+      local text = pipe:read "*a"
+      pipe:close()
+      assert.equal(program .. ": " .. why .. "\n", text:match "^[^\n]*\n")
+      assert.matches("\nusage: " .. program .. " %[options%] [^\n]+\n +" .. program .. " %-%-help\n2\n$", text)
+    end
+    local pipe = io.popen(shell("ping.lua", "--help 2>/dev/null; echo $?"))
+    assert.matches("^usage: ping.lua .*\n  %-c COUNT .*\n  %-%-setup .*\n0\n$", (pipe:read "*a"))
+    pipe:close()
+  end)
+
+  with({}, "take no wrong addresses", function()
+    local namespace = netns.new()
+    for arguments, why in pairs {
+      ["--address 10.9.0.2"] = "--address 10.9.0.2: the length of the prefix is missing, as in 10.9.0.2/24",
+      ["--address 10.9.0.2/33"] = "invalid address: --address 10.9.0.2/33 --gateway 10.9.0.1",
+      ["--tap t --gateway 10.8.0.1"] = "no route: --address 10.9.0.2/24 --gateway 10.8.0.1",
+    } do
+      local text = to_their_end(2, "http_server.lua", arguments, namespace)
+      assert.equal("http_server.lua: " .. why .. "\n", text:match "^[^\n]*\n")
+    end
+    assert.equal("http_server.lua: /nowhere is no folder that can be read\n",
+      to_their_end(1, "http_server.lua", "80 /nowhere", namespace))
   end)
 end)

@@ -15,6 +15,8 @@ typedef struct world {
   nst_hub *hub;
   nst_stack *stack;
   nst_device *ends[2];
+  nst_device *beyond[2]; /* of the pipe behind the stack, which is a router */
+  bool to_beyond;        /* the packets of this order */
   nst_tcp *listener, *accepted, *client;
   nst_udp *udp;
   nst_raw *raw4, *raw6;
@@ -28,18 +30,24 @@ typedef struct world {
 
 static const uint8_t own4[4] = {10, 0, 0, 1}, peer4[4] = {10, 0, 0, 2};
 static const uint8_t own6[16] = {0xfd, [15] = 1}, peer6[16] = {0xfd, [15] = 2};
+static const uint8_t beyond4[4] = {10, 1, 0, 9}, beyond6[16] = {0xfd, 1, [15] = 9};
+
+static void attach(nst_stack *stack, nst_device *device, unsigned net) {
+  nst_prefix prefixes[2];
+  nst_interface *interface = nst_interface_attach(stack, device, net ? "eth1" : "eth0", NULL);
+  memset(prefixes, 0, sizeof prefixes);
+  IP_ADDR4(&prefixes[0].address, 10, net, 0, 1);
+  prefixes[0].bits = 24;
+  IP_ADDR6(&prefixes[1].address, PP_HTONL(0xfd000000u | net << 16), 0, 0, PP_HTONL(1));
+  prefixes[1].bits = 64;
+  (void)nst_interface_set_addresses(interface, prefixes, 2);
+}
 
 static void open_sockets(nst_stack *stack, void *argument) {
   world *w = argument;
   static const ip_addr_t any = IPADDR_ANY_TYPE_INIT;
-  nst_prefix prefixes[2];
-  nst_interface *interface = nst_interface_attach(stack, w->ends[0], "eth0", NULL);
-  memset(prefixes, 0, sizeof prefixes);
-  IP_ADDR4(&prefixes[0].address, 10, 0, 0, 1);
-  prefixes[0].bits = 24;
-  IP_ADDR6(&prefixes[1].address, PP_HTONL(0xfd000000), 0, 0, PP_HTONL(1));
-  prefixes[1].bits = 64;
-  (void)nst_interface_set_addresses(interface, prefixes, 2);
+  attach(stack, w->ends[0], 0);
+  attach(stack, w->beyond[0], 1);
   w->listener = nst_tcp_new(stack);
   (void)nst_tcp_bind(w->listener, &any, LISTENER);
   (void)nst_tcp_listen(w->listener, 4);
@@ -65,10 +73,15 @@ static void drain(world *w) {
     }
     nst_packet_free(packet);
   }
+  while ((packet = nst_device_receive(w->beyond[1])) != NULL) nst_packet_free(packet);
 }
 
 static void deliver(world *w, const uint8_t *bytes, size_t length) {
   nst_packet *packet = nst_packet_copy(w->hub, bytes, length, 0);
+  if (packet && w->to_beyond && length >= 40) {
+    if (bytes[0] >> 4 == 6) memcpy(packet->data + 24, beyond6, 16);
+    else memcpy(packet->data + 16, beyond4, 4);
+  }
   if (packet && w->checksum) mend(packet->data, length);
   if (packet && nst_device_transmit(w->ends[1], packet) != NST_OK) nst_packet_free(packet);
 }
@@ -222,6 +235,7 @@ static void start_connect(nst_stack *stack, void *argument) {
 static void order(world *w, source *s, uint8_t *packet) {
   unsigned what = take(s);
   bool ipv6 = (what & 0x80) != 0;
+  w->to_beyond = (what & 0x30) == 0x30;
   if ((what & 0x60) == 0x60) {
     switch (what & 3) {
       case 0: case 1: fragment(w, s, packet, ipv6, what & 1); break;
@@ -264,10 +278,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   world w;
   int orders = 64;
   memset(&w, 0, sizeof w);
+  config.forwarding = true;
   w.hub = nst_hub_new();
   w.stack = nst_stack_new(w.hub, &config);
   w.checksum = size > 0 && (data[size - 1] & 1);
   if (!nst_pipe_new(w.hub, 1500, NST_MEDIUM_IP, 0, w.checksum, w.ends)) abort();
+  if (!nst_pipe_new(w.hub, 1280, NST_MEDIUM_IP, 0, !w.checksum, w.beyond)) abort();
   (void)nst_inside(w.stack, open_sockets, &w);
   s.data = data;
   s.size = size;
@@ -282,6 +298,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   close_one(&w.raw6->socket);
   if (w.accepted) close_one(&w.accepted->socket);
   if (w.client) close_one(&w.client->socket);
+  nst_device_close(w.beyond[0]);
+  nst_device_release(w.beyond[0]);
+  nst_device_release(w.beyond[1]);
   close_world(w.hub, w.stack, w.ends);
   return 0;
 }

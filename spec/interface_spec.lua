@@ -254,13 +254,14 @@ describe("An interface", function()
     assert.same({ nil, "wrong ip version" },
       { stack:attach(near, { addresses = { "10.0.0.1/24" }, gateway = "fd00::9" }) })
     assert(stack:attach(near, { name = "uplink0", addresses = { "10.0.0.1/24" } }))
-    assert.same({ nil, "not supported" }, { stack:attach((netstack.pipe())) }) -- a second interface
+    assert.same({ nil, "address already in use" }, { stack:attach((netstack.pipe()), { name = "uplink0" }) })
     local function wrong(...)
       local device, options = ...
       return failure(function() stack:attach(device, options) end)
     end
     assert.matches("^spec/interface_spec.lua:%d+: bad argument #1 to 'attach' %(device expected, got nil%)", wrong())
     assert.matches("bad argument #1 to 'attach' %(device expected", wrong(io.stdout))
+    assert.matches("bad argument #1 to 'attach' %(device expected, got nil%)", wrong(nil, "permission denied"))
     assert.matches("^spec/interface_spec.lua:%d+: bad argument #2 to 'attach' %(unknown option 'adresses'%)",
       wrong(near, { adresses = {} }))
     assert.matches("%(option 'name': ", wrong(near, { name = "a b" }))

@@ -1,5 +1,6 @@
 -- Network namespaces with the host's kernel in them, and programs that run there, for specs of TUN devices. All of it
 -- belongs to the spec that made it: `netns.finish` in after_each ends the programs and removes the namespaces.
+local assert = require "luassert"
 local helper = require "spec.helper"
 local netstack = require "netstack"
 
@@ -52,6 +53,13 @@ local function read(path)
 end
 M.read = read
 
+--- Writes a text to a file.
+function M.write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+end
+
 local namespaces, programs, folder = {}, {}, nil
 local made = 0
 
@@ -59,6 +67,26 @@ local made = 0
 function M.folder()
   if not folder then folder = M.command("mktemp -d"):gsub("%s+$", "") end
   return folder
+end
+
+--- Writes the first `total` bytes of a stream (`helper.stream`) to a file.
+function M.write_stream(path, seed, total)
+  local file, next_bytes = assert(io.open(path, "wb")), helper.stream(seed)
+  for at = 0, total - 1, 65536 do file:write(next_bytes(math.min(65536, total - at))) end
+  file:close()
+end
+
+--- Whether a file has these bytes and no others.
+function M.assert_stream(path, seed, total)
+  local file, next_bytes, at = assert(io.open(path, "rb")), helper.stream(seed), 0
+  local text = file:read(65536)
+  while text do
+    assert.is_true(text == next_bytes(#text), ("other bytes between %d and %d"):format(at, at + #text))
+    at = at + #text
+    text = file:read(65536)
+  end
+  file:close()
+  assert.equal(total, at)
 end
 
 local prefix -- of this process's namespaces
@@ -107,15 +135,20 @@ function Namespace:delete()
 end
 
 --- A TUN device in it, up, with the far side's addresses: 10.<n>.0.1/24 and fd0<n>::1/64; the stack is to be …2.
+-- The kernel's TCP there is cubic: its default differs between machines, and a namespace may not always change it.
 function Namespace:tun(n, options)
   local all = { netns = self.name }
   for key, value in pairs(options or {}) do all[key] = value end
   local device = assert(netstack.tun(all))
-  local name = device:name()
-  self:ip(("addr add 10.%d.0.1/24 dev %s"):format(n, name))
+  local lines = { "addr add 10.N.0.1/24 dev DEVICE", "link set DEVICE up",
+    "route replace 10.N.0.0/24 dev DEVICE src 10.N.0.1 congctl cubic" }
   -- Kernels without IPv6 are none that this is for; without duplicate detection the address is there at once.
-  if device:mtu() >= 1280 then self:ip(("addr add fd0%d::1/64 dev %s nodad"):format(n, name)) end
-  self:ip(("link set %s up"):format(name))
+  if device:mtu() >= 1280 then
+    table.insert(lines, 1, "addr add fd0N::1/64 dev DEVICE nodad")
+    lines[#lines + 1] = "route replace fd0N::/64 dev DEVICE metric 1 congctl cubic"
+  end
+  local text = table.concat(lines, "\n"):gsub("N", n):gsub("DEVICE", device:name())
+  self:ip("-batch - <<'END'\n" .. text .. "\nEND")
   return device
 end
 
@@ -189,6 +222,26 @@ function Namespace:listens(port, protocol)
   until found
 end
 
+--- Starts dnsmasq there, which knows what these lines of configuration say and nothing else; it is ready then. It
+-- prints what it does.
+function Namespace:dnsmasq(lines)
+  local path = M.folder() .. "/dnsmasq.conf"
+  M.write(path, table.concat({ "no-resolv", "no-hosts", "bind-interfaces", "local=/test/", "no-ping",
+    "dhcp-leasefile=" .. M.folder() .. "/leases", table.concat(lines, "\n") }, "\n") .. "\n")
+  local program = self:start("dnsmasq -d -C " .. path)
+  program:expect("started, ")
+  return program
+end
+
+--- Drives the stacks until something is so.
+function M.eventually(condition, timeout)
+  local limit = netstack.now() + (timeout or 10)
+  while not condition() do
+    if netstack.now() > limit then error("it has not come about", 2) end
+    netstack.sleep(0.005)
+  end
+end
+
 local devices = {}
 
 --- Has a device closed at the end of the spec.
@@ -207,6 +260,30 @@ function M.connected(n, options)
   local addresses = { ("10.%d.0.2/24"):format(n), device:mtu() >= 1280 and ("fd0%d::2/64"):format(n) or nil }
   local interface = assert(stack:attach(device, { addresses = addresses }))
   return stack, namespace, device, interface
+end
+
+--- As `connected`, with a shim of ours between the stack and the device: `pass(packet, outward)` sees each packet, or
+-- frame, and returns what goes on, nil for nothing. In a run on the real clock: the stack has a pipe, with checksums.
+-- @param attach what `stack:attach` is told beside the addresses
+-- @return stack, namespace, device, interface
+function M.shimmed(n, options, pass, attach)
+  local namespace = M.new()
+  local device = M.keep(namespace:tun(n, options))
+  local near, far = netstack.pipe { mtu = device:mtu(), medium = device:medium(), checksum = true }
+  local function carry(from, to, outward)
+    local packet
+    repeat
+      packet = from:receive(3600)
+      local passed = packet and pass(packet, outward)
+      if passed then to:send(passed, 10) end
+    until not packet
+  end
+  netstack.daemon(carry, far, device, true)
+  netstack.daemon(carry, device, far, false)
+  local stack = helper.watch(assert(netstack.new()))
+  local all = { addresses = { ("10.%d.0.2/24"):format(n), ("fd0%d::2/64"):format(n) } }
+  for key, value in pairs(attach or {}) do all[key] = value end
+  return stack, namespace, device, assert(stack:attach(near, all))
 end
 
 -- Ends what is still running, removes what was made.
@@ -247,7 +324,7 @@ function M.missing(...)
         if not device then error(("no TUN device: %s, %s"):format(why, message), 0) end
         device:close()
       end)
-      if not ok then reason = tostring(err):gsub("%s+", " ") end
+      if not ok then reason = tostring(err):gsub("%s+", " "):gsub("^%S+:%d+: ", "") end
       clear()
     end
   end
@@ -258,14 +335,12 @@ function M.missing(...)
   end
 end
 
---- Like `it`, with the programs that the spec needs first; pending with the reason where something is missing.
+--- Like `it`, with the programs that the spec needs first; pending with the reason where something is missing. That is
+-- found out before the spec begins: `pending`, as it is known outside of specs, changes nothing within one.
 function M.specs(it, pending)
   return function(needed, name, fn)
-    it(name, function()
-      local why = M.missing(unpack(needed))
-      if why then return pending(why) end
-      fn()
-    end)
+    local why = M.missing(unpack(needed))
+    if why then pending(("%s (%s)"):format(name, why)) else it(name, fn) end
   end
 end
 

@@ -54,12 +54,6 @@ describe("A stack's config", function()
     end
   end)
 
-  it("may ask for what is not built yet", function()
-    assert.same({ nil, "not supported" }, { netstack.new { forwarding = true } })
-    assert.same({ nil, "not supported" }, { netstack.pair { forwarding = true } })
-    assert.same({ nil, "not supported" }, { netstack.piped { forwarding = true } })
-  end)
-
   it("gives pair and piped their mtu", function()
     local a, b = netstack.pair { mtu = 1280, name = "host", seed = 5 }
     assert.same({ "host1", "host2" }, { a:name(), b:name() })

@@ -13,19 +13,7 @@ local FAMILIES = { { name = "IPv4", kernel = "10.1.0.1", stack = "10.1.0.2" },
   { name = "IPv6", kernel = "fd01::1", stack = "fd01::2" } }
 
 local with, keep, connected = netns.specs(it, pending), netns.keep, netns.connected
-
--- Writes the first `total` bytes of a stream to a file.
-local function write_stream(path, seed, total)
-  local file, next_bytes = assert(io.open(path, "wb")), helper.stream(seed)
-  for _ = 1, total / 65536 do file:write(next_bytes(65536)) end
-  file:close()
-end
-
-local function assert_stream(path, seed, total)
-  local text, next_bytes = assert(netns.read(path)), helper.stream(seed)
-  assert.equal(total, #text)
-  for i = 1, total, 65536 do assert.is_true(text:sub(i, i + 65535) == next_bytes(65536), "other bytes after " .. i) end
-end
+local write_stream, assert_stream = netns.write_stream, netns.assert_stream
 
 describe("netstack.tun", function()
   after_each(netns.finish)
@@ -39,7 +27,7 @@ describe("netstack.tun", function()
     assert.equal("r", stack:events())
     assert.equal("tun tun7 (mtu 1500, attached)", tostring(device))
     assert.is_true(interface:is_up())
-    assert.matches("mtu 1500", namespace:ip("link show tun7"))
+    assert.matches("mtu 1500.* qlen 4096", namespace:ip("link show tun7"))
     assert.same({ nil, "not supported" }, { netstack.pipe():fd() })
     assert.same({ nil, "not supported" }, { netstack.pipe():name() })
     device:close()
@@ -156,7 +144,7 @@ describe("netstack.tun", function()
     local device = keep(assert(netstack.tun { netns = namespace.name, name = "own" }))
     assert.equal(1300, device:mtu())
     device:close()
-    assert.matches("mtu 1300", namespace:ip("link show own")) -- which persists: it was not ours to make
+    assert.matches("mtu 1300.* qlen 500", namespace:ip("link show own")) -- which persists: it was not ours to make
 
     local stack, far, mine, interface = connected(1, { name = "mine", mtu = 1400 })
     assert.equal(1400, mine:mtu())

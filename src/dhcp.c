@@ -4,11 +4,10 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "checksum.h"
 #include "ethernet.h"
 #include "stack.h"
 #include "trace.h"
-
-#include "lwip/inet_chksum.h"
 
 enum { DISCOVER = 1, OFFER, REQUEST, DECLINE, ACK, NAK };
 enum {
@@ -72,7 +71,7 @@ static void say(nst_interface *interface, unsigned type) {
   ip[9] = 17;
   if (holds) memcpy(ip + 12, dhcp->offered, 4);
   memcpy(ip + 16, to, 4);
-  sum = inet_chksum(ip, 20);
+  sum = nst_header_checksum(ip);
   memcpy(ip + 10, &sum, 2);
   udp[1] = CLIENT_PORT;
   udp[3] = SERVER_PORT;
@@ -124,12 +123,24 @@ static bool is_leased(const nst_dhcp *dhcp, const ip_addr_t *address) {
   return !IP_IS_V6(address) && memcmp(&ip_2_ip4(address)->addr, dhcp->offered, 4) == 0;
 }
 
+/* Has the default route go by this gateway, by none when it is zero. */
+static void set_gateway(nst_interface *interface, const uint8_t *to) {
+  nst_dhcp *dhcp = interface->dhcp;
+  nst_prefix everywhere;
+  ip_addr_t gateway = IPADDR4_INIT(0);
+  if (memcmp(dhcp->gateway, to, 4) == 0) return;
+  memset(&everywhere, 0, sizeof everywhere);
+  nst_route_drop(interface->stack, &everywhere, interface, NST_ROUTE_LEARNED);
+  memcpy(dhcp->gateway, to, 4);
+  memcpy(&ip_2_ip4(&gateway)->addr, to, 4);
+  if (memcmp(to, zero, 4) == 0) return;
+  (void)nst_route_add(interface->stack, &everywhere, interface, &gateway, NST_ROUTE_LEARNED);
+}
+
 /* Takes the lease's address off the interface, and puts it on again, in front, when `on`. */
 static void set_address(nst_interface *interface, bool on) {
   nst_dhcp *dhcp = interface->dhcp;
-  nst_stack *stack = interface->stack;
-  nst_prefix list[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES + 1], everywhere;
-  ip_addr_t gateway = IPADDR4_INIT(0);
+  nst_prefix list[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES + 1];
   size_t i, count = 0;
   if (on) {
     memset(&list[0], 0, sizeof list[0]);
@@ -140,19 +151,11 @@ static void set_address(nst_interface *interface, bool on) {
   for (i = 0; i < interface->address_count; i++) {
     if (!is_leased(dhcp, &interface->addresses[i].address)) list[count++] = interface->addresses[i];
   }
-  if (nst_interface_set_addresses(interface, list, count) != NST_OK) return;
-  dhcp->has_address = on;
-  if (memcmp(dhcp->gateway, zero, 4) == 0) return;
-  memset(&everywhere, 0, sizeof everywhere);
-  if (on) {
-    memcpy(&ip_2_ip4(&gateway)->addr, dhcp->gateway, 4);
-    (void)nst_route_add(stack, &everywhere, NULL, &gateway, false);
-  } else {
-    (void)nst_route_remove(stack, &everywhere);
-  }
+  if (nst_interface_set_addresses(interface, list, count) == NST_OK) dhcp->has_address = on;
 }
 
-static void lose(nst_interface *interface) {
+void nst_dhcp_lose(nst_interface *interface) {
+  set_gateway(interface, zero);
   if (interface->dhcp->has_address) set_address(interface, false);
   interface->dhcp->dns_count = 0;
   interface->dhcp->xid = nst_random_u32(&interface->stack->random);
@@ -222,14 +225,13 @@ static void bind(nst_interface *interface, const message *m) {
   nst_dhcp *dhcp = interface->dhcp;
   const nst_stack *stack = interface->stack;
   bool endless = m->lease == 0xffffffffu;
-  uint32_t renewal = m->renewal && m->renewal < m->lease ? m->renewal : m->lease / 2;
+  /* Rounded up: a lease of one second must not be renewed without a pause. */
+  uint32_t renewal = m->renewal && m->renewal < m->lease ? m->renewal : m->lease / 2 + m->lease % 2;
   uint32_t rebinding = m->rebinding && m->rebinding < m->lease ? m->rebinding : m->lease / 8 * 7;
   if (dhcp->has_address && memcmp(dhcp->offered, m->offered, 4) != 0) set_address(interface, false);
   memcpy(dhcp->offered, m->offered, 4);
   memcpy(dhcp->server, m->server, 4);
   dhcp->bits = bits_of(m);
-  memset(dhcp->gateway, 0, 4);
-  if (is_host(m->gateway)) memcpy(dhcp->gateway, m->gateway, 4);
   memcpy(dhcp->dns, m->dns, sizeof dhcp->dns);
   dhcp->dns_count = m->dns_count;
   dhcp->renew_at = endless ? NST_NEVER : after(stack, renewal);
@@ -238,6 +240,7 @@ static void bind(nst_interface *interface, const message *m) {
   dhcp->state = NST_DHCP_BOUND;
   dhcp->at = dhcp->renew_at;
   if (!dhcp->has_address) set_address(interface, true);
+  set_gateway(interface, is_host(m->gateway) && memcmp(m->gateway, m->offered, 4) != 0 ? m->gateway : zero);
 }
 
 static void heed(nst_interface *interface, const message *m) {
@@ -251,7 +254,8 @@ static void heed(nst_interface *interface, const message *m) {
   } else if (m->type == ACK && asked && ours && makes_sense(m)) {
     bind(interface, m);
   } else if (m->type == NAK && asked && ours) {
-    lose(interface);
+    nst_dhcp_lose(interface);
+    dhcp->at += NST_SECOND; /* who offers and refuses for ever is not asked without a pause */
   } else {
     dhcp->ignored++;
   }
@@ -265,17 +269,10 @@ bool nst_is_dhcp(const uint8_t *packet, size_t length) {
 
 /* Of the IPv4 header, and of UDP where the sender has set it (RFC 768). */
 static bool checksums_hold(const uint8_t *ip, size_t header, size_t length) {
-  const uint8_t *udp = ip + header;
-  size_t size = nst_get16(udp + 4), i;
-  uint32_t sum = 17 + (uint32_t)size;
-  if (inet_chksum(ip, (u16_t)header) != 0) return false;
-  if (udp[6] == 0 && udp[7] == 0) return true;
-  if (size > length - header) return false;
-  for (i = 12; i < 20; i += 2) sum += nst_get16(ip + i);
-  for (i = 0; i + 1 < size; i += 2) sum += nst_get16(udp + i);
-  if (i < size) sum += (uint32_t)udp[i] << 8;
-  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
-  return sum == 0xffff;
+  size_t size = nst_get16(ip + header + 4);
+  if (nst_header_checksum(ip) != 0) return false;
+  if (nst_get16(ip + header + 6) == 0) return true;
+  return size <= length - header && nst_transport_checksum(ip, header, size, 17) == 0;
 }
 
 void nst_dhcp_input(nst_interface *interface, nst_packet *packet) {
@@ -312,10 +309,10 @@ static nst_time half_way(const nst_stack *stack, nst_time end) {
 static void act(nst_interface *interface) {
   nst_dhcp *dhcp = interface->dhcp;
   nst_stack *stack = interface->stack;
-  if (dhcp->has_address && dhcp->ends_at <= stack->now) lose(interface);
+  if (dhcp->has_address && dhcp->ends_at <= stack->now) nst_dhcp_lose(interface);
   else if (dhcp->state == NST_DHCP_BOUND) dhcp->state = NST_DHCP_RENEWING;
   if (dhcp->state == NST_DHCP_RENEWING && dhcp->rebind_at <= stack->now) dhcp->state = NST_DHCP_REBINDING;
-  if (dhcp->state == NST_DHCP_REQUESTING && dhcp->tries >= REQUESTS_AT_MOST) lose(interface);
+  if (dhcp->state == NST_DHCP_REQUESTING && dhcp->tries >= REQUESTS_AT_MOST) nst_dhcp_lose(interface);
   switch (dhcp->state) {
     case NST_DHCP_SELECTING:
       dhcp->at = stack->now + backoff(interface);
@@ -341,7 +338,7 @@ bool nst_dhcp_start(nst_interface *interface) {
   if (dhcp == NULL) return false;
   interface->dhcp = dhcp;
   interface->stack->dhcp_count++;
-  lose(interface);
+  nst_dhcp_lose(interface);
   return true;
 }
 

@@ -37,6 +37,8 @@ struct nst_dhcp {
 bool nst_dhcp_start(nst_interface *interface);
 /* Forgets all; the address goes with the interface. */
 void nst_dhcp_stop(nst_interface *interface);
+/* Inside the stack. Gives address, gateway and name servers up, and is to ask for others. */
+void nst_dhcp_lose(nst_interface *interface);
 const char *nst_dhcp_state_name(const nst_dhcp *dhcp);
 /* Whether an IPv4 packet is for a DHCP client; the guard let it pass. */
 bool nst_is_dhcp(const uint8_t *packet, size_t length);

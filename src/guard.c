@@ -5,7 +5,7 @@
 #include "bytes.h"
 #include "device.h"
 #include "ethernet.h"
-#include "interface.h"
+#include "stack.h"
 
 #include "lwip/ip_addr.h"
 
@@ -32,7 +32,7 @@ static bool source_possible(const nst_interface *interface, const ip_addr_t *sou
   if (!IP_IS_V6(source) && ip4_addr_get_u32(ip_2_ip4(source)) == IPADDR_BROADCAST) return false;
   if (looped) return true;
   if (ip_addr_isloopback(source)) return false;
-  return !nst_interface_has_address(interface, source);
+  return nst_interface_with_address(interface->stack, source) == NULL;
 }
 
 static nst_guard_cause transport(const nst_interface *interface, const uint8_t *packet, unsigned protocol,

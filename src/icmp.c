@@ -4,6 +4,7 @@
 
 #include "bytes.h"
 #include "chain.h"
+#include "checksum.h"
 #include "path_mtu.h"
 #include "tcp.h"
 #include "udp.h"
@@ -166,63 +167,96 @@ static bool is_error6(const uint8_t *packet, size_t length) {
 bool nst_icmp_may_answer(nst_stack *stack, const uint8_t *packet, size_t length, bool to_groups) {
   bool ipv6 = packet[0] >> 4 == 6;
   if ((ipv6 ? is_error6 : is_error4)(packet, length)) return false;
+  if (!ipv6 && (nst_get16(packet + 6) & 0x1fff) != 0) return false; /* a later piece: nobody could tell whose */
   if (!to_groups && (ipv6 ? packet[24] == 0xff : packet[16] >> 4 == 0xe)) return false;
   return within_rate(stack);
 }
 
-void nst_icmp_tell_ourselves(nst_interface *interface, const nst_packet *packet) {
-  nst_stack *stack = interface->stack;
-  const uint8_t *quoted = packet->data;
-  bool ipv6 = quoted[0] >> 4 == 6;
-  size_t header = ipv6 ? 40 : 20, most = ipv6 ? 1280 - 48 : (quoted[0] & 15u) * 4u + 8;
-  size_t length = packet->length < most ? packet->length : most, total = header + 8 + length;
-  ip_addr_t from = IPADDR4_INIT(0);
-  nst_packet *error;
+/* Types and codes of RFC 792 and RFC 1812 5.2.7, and of RFC 4443 §3. */
+static const struct {
+  uint8_t type4, code4, type6, code6;
+} reasons[] = {
+  [NST_ICMP_NO_ROUTE] = {3, 0, 1, 0},
+  [NST_ICMP_HOST_UNREACHABLE] = {3, 1, 1, 3},
+  [NST_ICMP_TOO_MANY_HOPS] = {11, 0, 3, 0},
+  [NST_ICMP_TOO_LONG] = {3, 4, 2, 0},
+  [NST_ICMP_PIECES_MISSING] = {11, 1, 3, 1},
+};
+
+/* An error may be so long: RFC 1812 4.3.2.3, RFC 4443 §2.4(c). */
+enum { LONGEST4 = 576, LONGEST6 = 1280 };
+
+static nst_packet *make4(nst_stack *stack, const nst_packet *about, nst_icmp_reason reason, uint16_t mtu,
+                         const ip_addr_t *from, const ip_addr_t *to) {
+  size_t quoted = about->length < LONGEST4 - 28 ? about->length : LONGEST4 - 28;
+  nst_packet *error = nst_packet_new(stack->hub, 28 + quoted);
   uint8_t *ip;
   uint16_t sum;
-  IP_SET_TYPE_VAL(from, ipv6 ? IPADDR_TYPE_V6 : IPADDR_TYPE_V4);
-  memcpy(ipv6 ? (void *)ip_2_ip6(&from)->addr : &ip_2_ip4(&from)->addr, quoted + (ipv6 ? 8 : 12), ipv6 ? 16 : 4);
-  if (ipv6) ip6_addr_assign_zone(ip_2_ip6(&from), IP6_UNICAST, &interface->netifs[0]);
-  if (!nst_stack_has_address(stack, &from) || !nst_icmp_may_answer(stack, quoted, packet->length, false)) return;
-  error = nst_packet_new(stack->hub, total);
-  if (error == NULL) return;
+  if (error == NULL) return NULL;
   ip = error->data;
-  memset(ip, 0, header + 8);
-  memcpy(ip + header + 8, quoted, length);
-  if (ipv6) {
-    ip[0] = 0x60;
-    ip[4] = (uint8_t)((total - 40) >> 8);
-    ip[5] = (uint8_t)(total - 40);
-    ip[6] = 58;
-    ip[7] = 255;
-    memcpy(ip + 8, quoted + 8, 16);
-    memcpy(ip + 24, quoted + 8, 16);
-    ip[40] = 1; /* RFC 4443 §3.1 */
-    ip[41] = 3;
-    sum = nst_checksum6(ip, total);
-    memcpy(ip + 42, &sum, 2);
-  } else {
-    ip[0] = 0x45;
-    ip[3] = (uint8_t)total;
-    ip[8] = 255;
-    ip[9] = 1;
-    memcpy(ip + 12, quoted + 12, 4);
-    memcpy(ip + 16, quoted + 12, 4);
-    sum = inet_chksum(ip, 20);
-    memcpy(ip + 10, &sum, 2);
-    ip[20] = 3; /* RFC 1122 3.2.2.1 */
-    ip[21] = 1;
-    sum = inet_chksum(ip + 20, (u16_t)(total - 20));
-    memcpy(ip + 22, &sum, 2);
-  }
-  nst_interface_loop(interface, error);
+  memset(ip, 0, 28);
+  ip[0] = 0x45;
+  nst_put16(ip + 2, error->length);
+  nst_put16(ip + 4, nst_random_u32(&stack->random) & 0xffff);
+  ip[8] = 64;
+  ip[9] = 1;
+  (void)nst_put_address(ip + 12, from);
+  (void)nst_put_address(ip + 16, to);
+  sum = nst_header_checksum(ip);
+  memcpy(ip + 10, &sum, 2);
+  ip[20] = reasons[reason].type4;
+  ip[21] = reasons[reason].code4;
+  nst_put16(ip + 26, mtu); /* RFC 1191 §4 */
+  memcpy(ip + 28, about->data, quoted);
+  nst_transport_complete(ip, error->length);
+  return error;
+}
+
+static nst_packet *make6(nst_stack *stack, const nst_packet *about, nst_icmp_reason reason, uint16_t mtu,
+                         const ip_addr_t *from, const ip_addr_t *to) {
+  size_t quoted = about->length < LONGEST6 - 48 ? about->length : LONGEST6 - 48;
+  nst_packet *error = nst_packet_new(stack->hub, 48 + quoted);
+  uint8_t *ip;
+  if (error == NULL) return NULL;
+  ip = error->data;
+  memset(ip, 0, 48);
+  ip[0] = 0x60;
+  nst_put16(ip + 4, 8 + quoted);
+  ip[6] = ICMP6;
+  ip[7] = 64;
+  (void)nst_put_address(ip + 8, from);
+  (void)nst_put_address(ip + 24, to);
+  ip[40] = reasons[reason].type6;
+  ip[41] = reasons[reason].code6;
+  nst_put16(ip + 46, mtu);
+  memcpy(ip + 48, about->data, quoted);
+  nst_transport_complete(ip, error->length);
+  return error;
+}
+
+/* The address that an error is sent from: the one that was meant, if it is ours (RFC 1122 3.2.2, RFC 4443 §2.2), else one
+** on the way back; NULL, there is none. */
+static const ip_addr_t *source_of(nst_stack *stack, struct netif *back, const ip_addr_t *host, const ip_addr_t *meant) {
+  if (nst_interface_with_address(stack, meant)) return meant;
+  if (IP_IS_V6(host)) return ip6_select_source_address(back, ip_2_ip6(host));
+  return ip4_addr_isany_val(*netif_ip4_addr(back)) ? NULL : netif_ip_addr4(back);
+}
+
+void nst_icmp_tell(nst_stack *stack, const nst_packet *packet, const ip_addr_t *source, const ip_addr_t *destination,
+                   nst_icmp_reason reason, uint16_t mtu) {
+  nst_interface *own = nst_interface_with_address(stack, source);
+  struct netif *back = own ? NULL : nst_route_find(stack, NULL, source);
+  const ip_addr_t *from = own ? source : back ? source_of(stack, back, source, destination) : NULL;
+  nst_packet *error;
+  if (from == NULL || !nst_icmp_may_answer(stack, packet->data, packet->length, reason == NST_ICMP_TOO_LONG)) return;
+  error = (IP_IS_V6(source) ? make6 : make4)(stack, packet, reason, mtu, from, source);
+  if (error == NULL) return;
+  if (own) nst_interface_loop(own, error);
+  else nst_interface_send(nst_interface_of(back), error, source);
 }
 
 void __wrap_icmp_dest_unreach(struct pbuf *p, enum icmp_dur_type code);
-void __wrap_icmp_time_exceeded(struct pbuf *p, enum icmp_te_type code);
 void __wrap_icmp6_dest_unreach(struct pbuf *p, enum icmp6_dur_code code);
-void __wrap_icmp6_packet_too_big(struct pbuf *p, u32_t mtu);
-void __wrap_icmp6_time_exceeded(struct pbuf *p, enum icmp6_te_code code);
 void __wrap_icmp6_param_problem(struct pbuf *p, enum icmp6_pp_code code, const void *pointer);
 
 static bool may_answer(const struct pbuf *p, bool to_groups) {
@@ -233,20 +267,8 @@ void __wrap_icmp_dest_unreach(struct pbuf *p, enum icmp_dur_type code) {
   if (may_answer(p, false)) icmp_dest_unreach(p, code);
 }
 
-void __wrap_icmp_time_exceeded(struct pbuf *p, enum icmp_te_type code) {
-  if (may_answer(p, false)) icmp_time_exceeded(p, code);
-}
-
 void __wrap_icmp6_dest_unreach(struct pbuf *p, enum icmp6_dur_code code) {
   if (may_answer(p, false)) icmp6_dest_unreach(p, code);
-}
-
-void __wrap_icmp6_packet_too_big(struct pbuf *p, u32_t mtu) {
-  if (may_answer(p, true)) icmp6_packet_too_big(p, mtu);
-}
-
-void __wrap_icmp6_time_exceeded(struct pbuf *p, enum icmp6_te_code code) {
-  if (may_answer(p, false)) icmp6_time_exceeded(p, code);
 }
 
 /* In the midst of a header chain lwIP has taken off what it has read of the packet, and would quote only the rest. */

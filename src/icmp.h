@@ -11,8 +11,18 @@ void nst_icmp_error(nst_stack *stack, struct pbuf *p, const struct netif *input)
 ** answer to what came to a group. */
 bool nst_icmp_may_answer(nst_stack *stack, const uint8_t *packet, size_t length, bool to_groups);
 
-/* Inside the stack. The host that an own packet was for cannot be reached: what a router would say of it goes into our
-** own queue, so that sockets learn it in the same way. */
-void nst_icmp_tell_ourselves(nst_interface *interface, const nst_packet *packet);
+/* Why a packet does not get further. */
+typedef enum nst_icmp_reason {
+  NST_ICMP_NO_ROUTE,
+  NST_ICMP_HOST_UNREACHABLE,
+  NST_ICMP_TOO_MANY_HOPS,
+  NST_ICMP_TOO_LONG,
+  NST_ICMP_PIECES_MISSING
+} nst_icmp_reason;
+
+/* Inside the stack. Tells the sender of a packet that is about to be dropped; if that is we, our sockets learn it as
+** from a router. `mtu` goes with NST_ICMP_TOO_LONG. */
+void nst_icmp_tell(nst_stack *stack, const nst_packet *packet, const ip_addr_t *source, const ip_addr_t *destination,
+                   nst_icmp_reason reason, uint16_t mtu);
 
 #endif

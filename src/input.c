@@ -1,6 +1,9 @@
-/* What comes in: the guard, the link layer, reassembly, and then lwIP. */
+/* What comes in: the link layer, the guard, what is for others, reassembly, and then lwIP. */
+#include <string.h>
+
 #include "dhcp.h"
 #include "ethernet.h"
+#include "forward.h"
 #include "interface.h"
 #include "reassembly.h"
 #include "stack.h"
@@ -31,10 +34,23 @@ static const char *lwip_cause(const struct stats_ *before) {
   return NULL;
 }
 
-int nst_may_forward(void) {
-  nst_current()->drop_cause = "not for us";
-  IP_STATS_INC(ip.drop);
-  return 0;
+void nst_packet_addresses(const nst_interface *interface, const uint8_t *packet, ip_addr_t *source,
+                          ip_addr_t *destination) {
+  memset(source, 0, sizeof *source);
+  memset(destination, 0, sizeof *destination);
+  if (packet[0] >> 4 == 4) {
+    IP_SET_TYPE_VAL(*source, IPADDR_TYPE_V4);
+    IP_SET_TYPE_VAL(*destination, IPADDR_TYPE_V4);
+    memcpy(&ip_2_ip4(source)->addr, packet + 12, 4);
+    memcpy(&ip_2_ip4(destination)->addr, packet + 16, 4);
+    return;
+  }
+  IP_SET_TYPE_VAL(*source, IPADDR_TYPE_V6);
+  IP_SET_TYPE_VAL(*destination, IPADDR_TYPE_V6);
+  memcpy(ip_2_ip6(source)->addr, packet + 8, 16);
+  memcpy(ip_2_ip6(destination)->addr, packet + 24, 16);
+  ip6_addr_assign_zone(ip_2_ip6(source), IP6_UNICAST, &interface->netifs[0]);
+  ip6_addr_assign_zone(ip_2_ip6(destination), IP6_UNKNOWN, &interface->netifs[0]);
 }
 
 /* Hands a packet to lwIP, which owns it from then on. */
@@ -63,7 +79,7 @@ static void feed_traced(nst_interface *interface, nst_packet *packet) {
   nst_packet_free(copy);
 }
 
-static void drop(nst_interface *interface, nst_packet *packet, const char *cause) {
+void nst_interface_discard(nst_interface *interface, nst_packet *packet, const char *cause) {
   interface->dropped_in++;
   nst_trace_packet(interface->stack, NST_EVENT_DROP, interface, packet->data, packet->length, cause);
   nst_packet_free(packet);
@@ -71,7 +87,7 @@ static void drop(nst_interface *interface, nst_packet *packet, const char *cause
 
 static void refuse(nst_interface *interface, nst_packet *packet, nst_guard_cause cause) {
   interface->guarded[cause]++;
-  drop(interface, packet, nst_guard_text(cause));
+  nst_interface_discard(interface, packet, nst_guard_text(cause));
 }
 
 /* The whole packet, when this was its last piece. */
@@ -101,11 +117,20 @@ static bool unframe(nst_interface *interface, nst_packet *packet) {
   return false;
 }
 
+/* What is not for us goes on, if we are a router. */
+static bool is_for_us(nst_interface *interface, nst_packet *packet) {
+  ip_addr_t source, destination;
+  nst_packet_addresses(interface, packet->data, &source, &destination);
+  if (nst_interface_is_for_us(interface, &destination)) return true;
+  if (!nst_forward(interface, packet, &source, &destination)) nst_interface_discard(interface, packet, "not for us");
+  return false;
+}
+
 void nst_interface_input(nst_interface *interface, nst_packet *packet, bool looped) {
   nst_stack *stack = interface->stack;
   bool fragment;
   if (!interface->up) {
-    drop(interface, packet, "interface down");
+    nst_interface_discard(interface, packet, "interface down");
     return;
   }
   if (!looped && nst_interface_is_ethernet(interface) && !unframe(interface, packet)) return;
@@ -117,6 +142,11 @@ void nst_interface_input(nst_interface *interface, nst_packet *packet, bool loop
   stack->counters.in_packets++;
   stack->counters.in_bytes += packet->length;
   nst_trace_packet(stack, NST_EVENT_IN, interface, packet->data, packet->length, NULL);
+  if (interface->dhcp && nst_is_dhcp(packet->data, packet->length)) {
+    nst_dhcp_input(interface, packet);
+    return;
+  }
+  if (!looped && !is_for_us(interface, packet)) return;
   fragment = nst_is_fragment(packet->data, packet->length);
   if (fragment) {
     packet = put_together(interface, packet);
@@ -125,10 +155,6 @@ void nst_interface_input(nst_interface *interface, nst_packet *packet, bool loop
   if (nst_is_nd(packet->data, packet->length)) {
     if (fragment || looped) refuse(interface, packet, NST_GUARD_ND); /* RFC 6980 §5; a raw socket may say anything */
     else nst_nd_input(interface, packet);
-    return;
-  }
-  if (interface->dhcp && nst_is_dhcp(packet->data, packet->length)) {
-    nst_dhcp_input(interface, packet);
     return;
   }
   if (stack->tracing) feed_traced(interface, packet);

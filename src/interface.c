@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "descriptors.h"
 #include "dhcp.h"
 #include "ethernet.h"
@@ -42,6 +43,39 @@ static size_t place_of(const nst_interface *interface, const ip_addr_t *address)
   return NST_ADDRESSES + !(interface->has_link_local && ip_addr_eq(&interface->link_local.address, address));
 }
 
+nst_interface *nst_interface_with_address(const nst_stack *stack, const ip_addr_t *address) {
+  uint64_t hash = nst_prefix_hash(address, (unsigned)nst_address_size(address) * 8);
+  const nst_node *node;
+  for (node = nst_table_bucket(&stack->own, hash); node; node = node->next) {
+    const nst_own *own = nst_holder(node, const nst_own, node);
+    if (node->hash == hash && ip_addr_eq(own->address, address)) return own->interface;
+  }
+  return NULL;
+}
+
+static void disown_all(nst_stack *stack, nst_interface *interface) {
+  size_t i;
+  for (i = 0; i <= NST_ADDRESSES; i++) nst_table_remove(&stack->own, &interface->own[i].node);
+}
+
+static bool own(nst_interface *interface, size_t place, const ip_addr_t *address) {
+  nst_own *entry = &interface->own[place];
+  entry->interface = interface;
+  entry->address = address;
+  return nst_table_insert(&interface->stack->own, &entry->node,
+                          nst_prefix_hash(address, (unsigned)nst_address_size(address) * 8));
+}
+
+/* After any change of its addresses. false: no memory. */
+static bool own_all(nst_interface *interface) {
+  bool enough = true;
+  size_t i;
+  disown_all(interface->stack, interface);
+  for (i = 0; i < interface->address_count; i++) enough = own(interface, i, &interface->addresses[i].address) && enough;
+  if (interface->has_link_local) enough = own(interface, NST_ADDRESSES, &interface->link_local.address) && enough;
+  return enough;
+}
+
 bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address) {
   return place_of(interface, address) <= NST_ADDRESSES;
 }
@@ -59,6 +93,11 @@ bool nst_interface_is_broadcast(const nst_interface *interface, const ip_addr_t 
   return false;
 }
 
+bool nst_interface_is_for_us(const nst_interface *interface, const ip_addr_t *destination) {
+  return ip_addr_ismulticast(destination) || nst_interface_with_address(interface->stack, destination) ||
+         nst_interface_is_broadcast(interface, destination);
+}
+
 static err_t init_netif(struct netif *netif) {
   const nst_interface *interface = nst_interface_of(netif);
   netif->name[0] = 'n';
@@ -70,6 +109,12 @@ static err_t init_netif(struct netif *netif) {
   NETIF_SET_CHECKSUM_CTRL(netif, interface->device && interface->device->checksum ? NETIF_CHECKSUM_ENABLE_ALL
                                                                                    : NETIF_CHECKSUM_DISABLE_ALL);
   return ERR_OK;
+}
+
+static void remove_netif(nst_interface *interface, int i) {
+  netif_remove(&interface->netifs[i]);
+  interface->registered[i] = false;
+  interface->stack->netif_count--;
 }
 
 /* Registers or removes the i-th netif with lwIP. The first stays for as long as the interface is attached. */
@@ -87,10 +132,10 @@ static bool set_netif4(nst_interface *interface, int i, const nst_prefix *prefix
     if (prefix == NULL && i > 0) return true;
     if (netif_add(netif, &address, &mask, &none, interface, init_netif, ip_input) == NULL) return false;
     interface->registered[i] = true;
+    interface->stack->netif_count++;
     if (interface->up) netif_set_up(netif);
   } else if (prefix == NULL && i > 0) {
-    netif_remove(netif);
-    interface->registered[i] = false;
+    remove_netif(interface, i);
   } else if (!ip4_addr_eq(netif_ip4_addr(netif), &address) || !ip4_addr_eq(netif_ip4_netmask(netif), &mask)) {
     netif_set_addr(netif, &address, &mask, &none);
   }
@@ -149,6 +194,7 @@ static void make_link_local(nst_interface *interface) {
   ip6_addr_assign_zone(ip_2_ip6(&interface->link_local.address), IP6_UNICAST, &interface->netifs[0]);
   interface->link_local.bits = 64;
   interface->has_link_local = true;
+  (void)own_all(interface);
   set_netif6(interface);
   nst_ethernet_announce(interface, &interface->link_local.address);
 }
@@ -164,15 +210,17 @@ nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const 
   interface->up = true;
   snprintf(interface->name, sizeof interface->name, "%s", name);
   nst_list_init(&interface->link);
+  nst_list_init(&interface->busy);
   nst_list_init(&interface->egress);
   nst_list_init(&interface->blocked);
   nst_list_init(&interface->looped);
   nst_list_append(&stack->interfaces, &interface->link);
+  stack->interface_count++;
   if (!set_netif4(interface, 0, NULL)) return interface;
   if (device) {
     device->interface = interface;
     nst_descriptors_update(device);
-    if (nst_device_has_packet(device)) nst_stack_wake(stack);
+    if (nst_device_has_packet(device)) nst_interface_packet_came(interface);
   }
   if (nst_interface_is_ethernet(interface)) {
     choose_mac(interface, mac);
@@ -197,8 +245,7 @@ static void remove_netifs(nst_stack *stack, void *argument) {
   (void)stack;
   nst_neighbours_forget(interface);
   for (i = 0; i < NST_IPV4_ADDRESSES; i++) {
-    if (interface->registered[i]) netif_remove(&interface->netifs[i]);
-    interface->registered[i] = false;
+    if (interface->registered[i]) remove_netif(interface, i);
   }
 }
 
@@ -206,9 +253,12 @@ static void remove_netifs(nst_stack *stack, void *argument) {
 static void forget_stack(nst_interface *interface, nst_stack *stack) {
   nst_link *link;
   nst_dhcp_stop(interface);
+  disown_all(stack, interface);
   interface->stack = NULL;
-  nst_route_drop_interface(stack, interface);
+  nst_routes_drop_interface(stack, interface);
   nst_list_remove(&interface->link);
+  nst_list_remove(&interface->busy);
+  stack->interface_count--;
   nst_packets_free(&interface->egress);
   nst_packets_free(&interface->looped);
   interface->looped_count = 0;
@@ -235,6 +285,12 @@ void nst_interface_detach(nst_interface *interface) {
   nst_interface_release(interface);
 }
 
+static size_t registered_of(const nst_interface *interface) {
+  size_t i, count = 0;
+  for (i = 0; i < NST_IPV4_ADDRESSES; i++) count += interface->registered[i];
+  return count;
+}
+
 nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count) {
   nst_stack *stack = interface->stack;
   nst_time until[NST_ADDRESSES], *known;
@@ -247,10 +303,8 @@ nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix
   }
   if (four > NST_IPV4_ADDRESSES || six > NST_IPV6_ADDRESSES) return NST_FULL;
   if (six > 0 && interface->mtu < IP6_MIN_MTU_LENGTH) return NST_NOT_SUPPORTED;
-  for (i = stack->route_count; i-- > 0;) {
-    nst_route *route = &stack->routes[i];
-    if (route->interface == interface && route->own) nst_route_remove(stack, &route->to);
-  }
+  if (four > 1 && stack->netif_count + four > NST_NETIFS + registered_of(interface)) return NST_FULL;
+  nst_routes_drop(stack, interface, NST_ROUTE_CONNECTED);
   for (i = 0; i < count; i++) {
     known = nst_interface_tentative(interface, &addresses[i].address);
     fresh[i] = known == NULL;
@@ -266,8 +320,11 @@ nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix
   for (; next < NST_IPV4_ADDRESSES; next++) set_netif4(interface, next, NULL);
   set_netif6(interface);
   for (i = 0; i < count; i++) {
-    if (nst_route_add(stack, &interface->addresses[i], interface, NULL, true) != NST_OK) return NST_NO_MEMORY;
+    if (nst_route_add(stack, &interface->addresses[i], interface, NULL, NST_ROUTE_CONNECTED) != NST_OK) {
+      return NST_NO_MEMORY;
+    }
   }
+  if (!own_all(interface)) return NST_NO_MEMORY;
   nst_tcp_addresses_changed(stack);
   for (i = 0; i < count && nst_interface_is_ethernet(interface); i++) {
     if (fresh[i]) nst_ethernet_announce(interface, &interface->addresses[i].address);
@@ -307,22 +364,27 @@ void nst_interface_set_up(nst_interface *interface, bool up) {
   if (changes && !up) nst_neighbours_forget(interface);
 }
 
+static bool has_work(const nst_interface *interface) {
+  return interface->room_came || interface->looped_count > 0 ||
+         (interface->device && nst_device_has_packet(interface->device));
+}
+
+static void stay_busy(nst_interface *interface) {
+  if (!nst_list_linked(&interface->busy)) nst_list_append(&interface->stack->busy, &interface->busy);
+}
+
 void nst_interface_packet_came(nst_interface *interface) {
+  stay_busy(interface);
   nst_stack_wake(interface->stack);
 }
 
 void nst_interface_room_came(nst_interface *interface) {
   interface->room_came = true;
-  nst_stack_wake(interface->stack);
+  nst_interface_packet_came(interface);
 }
 
 void nst_interface_block(nst_interface *interface, nst_socket *socket) {
   if (!nst_list_linked(&socket->blocked)) nst_list_append(&interface->blocked, &socket->blocked);
-}
-
-bool nst_interface_has_work(const nst_interface *interface) {
-  return interface->room_came || interface->looped_count > 0 ||
-         (interface->device && nst_device_has_packet(interface->device));
 }
 
 /* Room goes first to the fragments that were kept, then to the sockets in the order in which they were refused. */
@@ -346,6 +408,7 @@ static bool send_waiting(nst_interface *interface) {
 /* Nothing can come or go any more: whoever uses an address of the interface is told so instead of waiting for it. */
 static void lose_device(nst_interface *interface) {
   nst_interface_set_up(interface, false);
+  if (interface->dhcp) nst_dhcp_lose(interface);
   (void)nst_interface_set_addresses(interface, interface->addresses, 0);
 }
 
@@ -367,5 +430,6 @@ bool nst_interface_poll(nst_interface *interface) {
     nst_interface_input(interface, packet, false);
     worked = true;
   }
+  if (has_work(interface)) stay_busy(interface);
   return worked;
 }

@@ -10,6 +10,7 @@
 #include "guard.h"
 #include "lwip/netif.h"
 #include "socket.h"
+#include "table.h"
 
 #define NST_IPV4_ADDRESSES 8
 #define NST_IPV6_ADDRESSES 8
@@ -21,11 +22,19 @@ typedef struct nst_prefix {
   uint8_t bits;
 } nst_prefix;
 
+/* An address of ours in the table of all of them. */
+typedef struct nst_own {
+  nst_node node; /* in stack->own */
+  nst_interface *interface;
+  const ip_addr_t *address;
+} nst_own;
+
 struct nst_interface {
   nst_stack *stack;    /* not counted; NULL once detached */
   nst_device *device;  /* counted; NULL for loopback */
   unsigned references; /* the stack, Lua's object */
   nst_link link;       /* in stack->interfaces */
+  nst_link busy;       /* in stack->busy: it has work, for the next round */
   char name[32];
   uint16_t mtu;
   bool up;
@@ -45,8 +54,12 @@ struct nst_interface {
   bool registered[NST_IPV4_ADDRESSES];
   nst_prefix addresses[NST_ADDRESSES];
   size_t address_count;
+  nst_own own[NST_ADDRESSES + 1]; /* addresses[], link_local */
   nst_time tentative_until[NST_ADDRESSES + 1]; /* addresses[], link_local: until then it may be a duplicate (nd.c) */
 };
+
+/* So many netifs, each with one IPv4 address, lwIP can tell apart. */
+#define NST_NETIFS 255
 
 /* Inside the stack. `device` NULL makes the loopback interface; `mac` NULL: a random one. NULL: no memory. */
 nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const char *name, const uint8_t *mac);
@@ -59,11 +72,15 @@ void nst_interface_detach(nst_interface *interface);
 nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count);
 void nst_interface_set_up(nst_interface *interface, bool up);
 bool nst_interface_is_ethernet(const nst_interface *interface);
+/* The interface of an address of the stack's own; NULL: it is none. */
+nst_interface *nst_interface_with_address(const nst_stack *stack, const ip_addr_t *address);
 bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address);
 /* Until when an address of ours is tentative; NULL: it is none of ours. */
 nst_time *nst_interface_tentative(nst_interface *interface, const ip_addr_t *address);
 /* Whether an IPv4 address means everybody on the link. */
 bool nst_interface_is_broadcast(const nst_interface *interface, const ip_addr_t *address);
+/* Whether what comes over the interface to this address is ours: an address of ours, of a group, of everybody. */
+bool nst_interface_is_for_us(const nst_interface *interface, const ip_addr_t *destination);
 /* Inside the stack. Goes on without an address that turned out to be somebody else's. */
 void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *address);
 
@@ -74,7 +91,6 @@ void nst_interface_room_came(nst_interface *interface);
 /* Inside the stack: takes packets from the device and hands them to lwIP; lets those who wait for room go on.
 ** Returns true when anything was done. */
 bool nst_interface_poll(nst_interface *interface);
-bool nst_interface_has_work(const nst_interface *interface);
 /* Whether a datagram may be sent now: nothing waits before it and the device has room. */
 bool nst_interface_has_room(const nst_interface *interface);
 /* Queues a socket that was refused. */
@@ -83,10 +99,17 @@ void nst_interface_block(nst_interface *interface, nst_socket *socket);
 void nst_interface_transmit(nst_interface *interface, nst_packet *packet);
 /* Counts, traces and frees a packet that does not go out. */
 void nst_interface_drop(nst_interface *interface, nst_packet *packet, const char *cause);
+/* Inside the stack. Sends a packet that is not lwIP's, frame and all; dropped when the device is full. Takes it over. */
+void nst_interface_send(nst_interface *interface, nst_packet *packet, const ip_addr_t *destination);
 /* Inside the stack. The packet is for ourselves: it comes in at the next round. Takes it over. */
 void nst_interface_loop(nst_interface *interface, nst_packet *packet);
 /* Inside the stack, input.c: a packet, or frame, of the device, or one that we sent to ourselves. Takes it over. */
 void nst_interface_input(nst_interface *interface, nst_packet *packet, bool looped);
+/* Counts, traces and frees a packet that came in vain. */
+void nst_interface_discard(nst_interface *interface, nst_packet *packet, const char *cause);
+/* The addresses of an IP packet of that interface's link. */
+void nst_packet_addresses(const nst_interface *interface, const uint8_t *packet, ip_addr_t *source,
+                          ip_addr_t *destination);
 /* output.c: what lwIP sends. */
 err_t nst_output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *destination);
 err_t nst_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *destination);

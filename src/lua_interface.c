@@ -348,20 +348,31 @@ static void attach_inside(nst_stack *stack, void *argument) {
   order->interface = nst_interface_attach(stack, order->device, order->name, order->mac);
 }
 
+static const nst_interface *find_named(const nst_stack *stack, const char *name) {
+  const nst_link *link;
+  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
+    const nst_interface *interface = nst_holder(link, const nst_interface, link);
+    if (strcmp(interface->name, name) == 0) return interface;
+  }
+  return NULL;
+}
+
 /*** Joins a device to a stack.
 @function attach
 @tparam stack stack
 @tparam device device
-@tparam string name
+@tparam string|nil name nil: the first free of "eth0", "eth1", ...
 @tparam[opt] string mac six bytes; only on Ethernet
 @treturn interface|nil
-@treturn string "address already in use", "closed", "not supported" */
+@treturn string "address already in use" (the device is attached, or the name taken), "full", "closed", "not supported"
+(a mac, and the device is no Ethernet) */
 static int attach(lua_State *L) {
   nst_box *stack_box = nst_lua_check(L, 1, NST_CLASS_STACK, "attach");
   nst_box *device_box, *box;
   nst_stack *stack = stack_box->object;
-  const nst_link *link;
   attachment order;
+  char free_name[16];
+  unsigned number = 0;
   device_box = nst_lua_check(L, 2, NST_CLASS_DEVICE, "attach");
   memset(&order, 0, sizeof order);
   order.device = device_box->object;
@@ -370,8 +381,13 @@ static int attach(lua_State *L) {
   if (order.device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
   order.mac = (const uint8_t *)lua_tostring(L, 4);
   if (order.mac && order.device->medium != NST_MEDIUM_ETHERNET) return nst_lua_fail(L, NST_NOT_SUPPORTED);
-  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
-    if (nst_holder(link, const nst_interface, link) != stack->loopback) return nst_lua_fail(L, NST_NOT_SUPPORTED);
+  if (stack->netif_count >= NST_NETIFS) return nst_lua_fail(L, NST_FULL);
+  if (order.name == NULL) {
+    order.name = free_name;
+    do snprintf(free_name, sizeof free_name, "eth%u", number++);
+    while (find_named(stack, free_name));
+  } else if (find_named(stack, order.name)) {
+    return nst_lua_fail(L, NST_ADDRESS_IN_USE);
   }
   box = nst_lua_box(L, NST_CLASS_INTERFACE);
   if (!nst_inside(stack, attach_inside, &order)) return nst_lua_fail(L, NST_CLOSED);
@@ -417,13 +433,13 @@ static int add_route(lua_State *L) {
   if (!nst_lua_prefix(L, 2, stack, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
   if (box) {
     if (interface == NULL || interface->stack != stack) return nst_lua_fail(L, NST_NO_ROUTE);
-    return nst_lua_result(L, nst_route_add(stack, &prefix, interface, NULL, false));
+    return nst_lua_result(L, nst_route_add(stack, &prefix, interface, NULL, NST_ROUTE_STATIC));
   }
   if (!nst_lua_address(L, 2, stack, &gateway, "add_route") || IP_IS_ANY_TYPE_VAL(gateway)) {
     return nst_lua_fail(L, NST_INVALID_ADDRESS);
   }
   if (IP_GET_TYPE(&gateway) != IP_GET_TYPE(&prefix.address)) return nst_lua_fail(L, NST_WRONG_IP_VERSION);
-  return nst_lua_result(L, nst_route_add(stack, &prefix, NULL, &gateway, false));
+  return nst_lua_result(L, nst_route_add(stack, &prefix, NULL, &gateway, NST_ROUTE_STATIC));
 }
 
 /*** Takes a route away.
@@ -434,11 +450,14 @@ static int add_route(lua_State *L) {
 @treturn string "no route": there was none */
 static int remove_route(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "remove_route")->object;
+  nst_route *route;
   nst_prefix prefix;
   (void)nst_lua_string(L, 1, NULL, "remove_route");
   if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
   if (!nst_lua_prefix(L, 2, stack, &prefix)) return nst_lua_fail(L, NST_INVALID_ADDRESS);
-  return nst_lua_result(L, nst_route_remove(stack, &prefix) ? NST_OK : NST_NO_ROUTE);
+  route = nst_route_to(stack, &prefix);
+  if (route) nst_route_remove(stack, route);
+  return nst_lua_result(L, route ? NST_OK : NST_NO_ROUTE);
 }
 
 /*** The routes of a stack.
@@ -448,11 +467,12 @@ static int remove_route(lua_State *L) {
 static int routes(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "routes")->object;
   char text[NST_ADDRESS_LENGTH];
-  size_t i;
+  const nst_link *link;
+  int count = 0;
   if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
-  lua_createtable(L, (int)stack->route_count, 0);
-  for (i = 0; i < stack->route_count; i++) {
-    const nst_route *route = &stack->routes[i];
+  lua_createtable(L, (int)stack->routes.table.count, 0);
+  for (link = stack->routes.all.next; link != &stack->routes.all; link = link->next) {
+    const nst_route *route = nst_holder(link, const nst_route, link);
     lua_createtable(L, 0, 3);
     lua_pushstring(L, nst_prefix_format(stack, &route->to, text));
     lua_setfield(L, -2, "prefix");
@@ -462,30 +482,52 @@ static int routes(lua_State *L) {
       nst_lua_push_address(L, stack, &route->gateway);
       lua_setfield(L, -2, "gateway");
     }
-    lua_rawseti(L, -2, (int)i + 1);
+    lua_rawseti(L, -2, ++count);
   }
   return 1;
 }
 
-/*** The stack an interface belongs to.
-@function stack_of_interface
-@tparam interface interface
-@treturn stack|nil nil once it was collected
-@treturn string "closed" */
-static int stack_of_interface(lua_State *L) {
+static void drop_gateway(nst_interface *interface, const ip_addr_t *family) {
+  nst_prefix everywhere = {*family, 0};
+  nst_route_drop(interface->stack, &everywhere, interface, NST_ROUTE_GATEWAY);
+}
+
+/*** Sets the default gateway of the address's family on the interface; nil takes both away. Of several interfaces with
+gateways the one that got its first is used, unless it is down.
+@function interface:set_gateway
+@tparam string|nil address
+@treturn integer|nil 1
+@treturn string "invalid address", "no route" (the address is on no prefix of the interface), "closed" */
+static int set_gateway(lua_State *L) {
+  static const ip_addr_t everywhere4 = IPADDR4_INIT(0), everywhere6 = IPADDR6_INIT(0, 0, 0, 0);
   nst_interface *interface = check_interface(L, "set_gateway");
+  ip_addr_t gateway;
+  nst_prefix to;
+  if (!lua_isnoneornil(L, 2) && lua_type(L, 2) != LUA_TSTRING) {
+    return nst_lua_argument_error(L, 1, "set_gateway",
+                                  lua_pushfstring(L, "string or nil expected, got %s", luaL_typename(L, 2)));
+  }
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
-  nst_lua_recall(L, interface->stack->id);
-  return 1;
+  if (lua_isnoneornil(L, 2)) {
+    drop_gateway(interface, &everywhere4);
+    drop_gateway(interface, &everywhere6);
+    return nst_lua_success(L);
+  }
+  if (!nst_lua_address(L, 1, interface->stack, &gateway, "set_gateway") || IP_IS_ANY_TYPE_VAL(gateway)) {
+    return nst_lua_fail(L, NST_INVALID_ADDRESS);
+  }
+  to.address = IP_IS_V6(&gateway) ? everywhere6 : everywhere4;
+  to.bits = 0;
+  return nst_lua_result(L, nst_route_add(interface->stack, &to, interface, &gateway, NST_ROUTE_GATEWAY));
 }
 
 void nst_lua_open_interface(lua_State *L) {
   static const luaL_Reg methods[] = {
-    {"set_addresses", set_addresses}, {"addresses", addresses}, {"up", up}, {"down", down}, {"is_up", is_up},
+    {"set_addresses", set_addresses}, {"addresses", addresses}, {"set_gateway", set_gateway}, {"up", up}, {"down", down}, {"is_up", is_up},
     {"mac", mac}, {"link_local", link_local}, {"start_dhcp", start_dhcp}, {"lease", lease},
     {"stats", stats}, {"detach", detach}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"attach", attach}, {"add_route", add_route}, {"remove_route", remove_route},
-                                       {"routes", routes}, {"stack_of_interface", stack_of_interface},
+                                       {"routes", routes},
                                        {"learned_dns", learned_dns}, {NULL, NULL}};
   nst_lua_class(L, NST_CLASS_INTERFACE, "netstack.interface", methods, collect, describe);
   nst_lua_functions(L, functions);

@@ -61,12 +61,14 @@ static int stack_new(lua_State *L) {
   config.raw_message_count = (size_t)number_field(L, "raw_message_count", 256);
   lua_getfield(L, 1, "loopback");
   config.loopback = lua_toboolean(L, -1);
+  lua_getfield(L, 1, "forwarding");
+  config.forwarding = lua_toboolean(L, -1);
   lua_getfield(L, 1, "seed");
   config.seeded = !lua_isnil(L, -1);
   config.seed = (uint64_t)(int64_t)lua_tonumber(L, -1);
   lua_getfield(L, 1, "name");
   if (lua_isstring(L, -1)) strncpy(config.name, lua_tostring(L, -1), sizeof config.name - 1);
-  lua_pop(L, 3);
+  lua_pop(L, 4);
   box = nst_lua_box(L, NST_CLASS_STACK);
   lua_newtable(L);
   nst_setuservalue(L, -2);

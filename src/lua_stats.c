@@ -121,6 +121,7 @@ int nst_lua_stats(lua_State *L) {
   set_number(L, "in_bytes", stack->counters.in_bytes);
   set_number(L, "out_packets", stack->counters.out_packets);
   set_number(L, "out_bytes", stack->counters.out_bytes);
+  set_number(L, "forwarded", stack->counters.forwarded);
   lua_pushnumber(L, nst_lua_seconds(stack->now));
   lua_setfield(L, -2, "time");
   return 1;

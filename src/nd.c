@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "checksum.h"
 #include "ethernet.h"
 #include "neighbour.h"
 #include "stack.h"

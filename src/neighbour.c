@@ -264,10 +264,12 @@ nst_time nst_neighbours_next(const nst_stack *stack) {
 
 /* Nobody has answered: whoever sent what waits is told, as a router would tell (RFC 4861 7.2.2). */
 static void give_up(nst_neighbours *all, neighbour *n) {
+  ip_addr_t source, destination;
   nst_packet *packet;
   all->counters.failed++;
   while ((packet = take_waiting(all, n)) != NULL) {
-    nst_icmp_tell_ourselves(n->interface, packet);
+    nst_packet_addresses(n->interface, packet->data, &source, &destination);
+    nst_icmp_tell(n->interface->stack, packet, &source, &destination, NST_ICMP_HOST_UNREACHABLE, 0);
     nst_interface_drop(n->interface, packet, "neighbour does not answer");
   }
   forget(all, n);

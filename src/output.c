@@ -1,4 +1,4 @@
-/* What lwIP sends: stamped, counted, and handed to the device, to ourselves, or to the link layer. */
+/* What is sent, by lwIP and by ourselves: stamped, counted, and handed to the device, to ourselves, or to the link layer. */
 #include <string.h>
 
 #include "ethernet.h"
@@ -82,7 +82,7 @@ void nst_interface_drop(nst_interface *interface, nst_packet *packet, const char
 void nst_interface_loop(nst_interface *interface, nst_packet *packet) {
   nst_list_append(&interface->looped, &packet->link);
   interface->looped_count++;
-  nst_stack_wake(interface->stack);
+  nst_interface_packet_came(interface);
 }
 
 void nst_interface_transmit(nst_interface *interface, nst_packet *packet) {
@@ -94,6 +94,19 @@ void nst_interface_transmit(nst_interface *interface, nst_packet *packet) {
   } else {
     nst_list_append(&interface->egress, &packet->link);
   }
+}
+
+static void count(nst_interface *interface, const nst_packet *packet) {
+  nst_stack *stack = interface->stack;
+  stack->counters.out_packets++;
+  stack->counters.out_bytes += packet->length;
+  nst_trace_packet(stack, NST_EVENT_OUT, interface, packet->data, packet->length, NULL);
+}
+
+static void hand_over(nst_interface *interface, nst_packet *packet, const ip_addr_t *destination) {
+  count(interface, packet);
+  if (nst_interface_is_ethernet(interface)) nst_ethernet_output(interface, packet, destination);
+  else nst_interface_transmit(interface, packet);
 }
 
 /*
@@ -118,17 +131,20 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
   packet = nst_packet_from_pbuf(stack->hub, p);
   if (packet == NULL) return ERR_MEM;
   if (!stack->verbatim) stamp(netif, packet, destination);
-  stack->counters.out_packets++;
-  stack->counters.out_bytes += packet->length;
-  nst_trace_packet(stack, NST_EVENT_OUT, interface, packet->data, packet->length, NULL);
   if (to_self) {
+    count(interface, packet);
     nst_interface_loop(interface, packet);
-  } else if (interface->device->medium == NST_MEDIUM_ETHERNET) {
-    nst_ethernet_output(interface, packet, destination);
   } else {
-    nst_interface_transmit(interface, packet);
+    hand_over(interface, packet, destination);
   }
   return ERR_OK;
+}
+
+void nst_interface_send(nst_interface *interface, nst_packet *packet, const ip_addr_t *destination) {
+  if (!interface->up) nst_interface_drop(interface, packet, "interface down");
+  else if (interface->device == NULL) nst_interface_drop(interface, packet, "no route");
+  else if (!nst_interface_has_room(interface)) nst_interface_drop(interface, packet, "device full");
+  else hand_over(interface, packet, destination);
 }
 
 err_t nst_output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *destination) {

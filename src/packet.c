@@ -65,12 +65,3 @@ struct pbuf *nst_packet_to_pbuf(nst_packet *packet, nst_owner *owner) {
   return pbuf_alloced_custom(PBUF_RAW, (u16_t)packet->length, PBUF_REF, &packet->pbuf, packet->data,
                              (u16_t)packet->length);
 }
-
-uint16_t nst_checksum6(const uint8_t *packet, size_t length) {
-  uint32_t sum = packet[6] + (uint32_t)(length - 40);
-  size_t i;
-  for (i = 8; i + 1 < length; i += 2) sum += (uint32_t)packet[i] << 8 | packet[i + 1];
-  if (i < length) sum += (uint32_t)packet[i] << 8;
-  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
-  return htons((uint16_t)~sum); /* as it lies in the packet */
-}

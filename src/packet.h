@@ -31,8 +31,4 @@ void nst_packets_free(nst_link *packets);
 /* The packet as a pbuf owned by a stack's lwIP: freeing the pbuf frees the packet. */
 struct pbuf *nst_packet_to_pbuf(nst_packet *packet, nst_owner *owner);
 
-/* The sum of an IPv6 packet's payload, right behind its header, with the pseudo header (RFC 8200 §8.1): what belongs
-** in the checksum's place when that is 0, and 0 when it is right. */
-uint16_t nst_checksum6(const uint8_t *packet, size_t length);
-
 #endif

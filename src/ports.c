@@ -41,7 +41,7 @@ uint16_t nst_port_choose(nst_stack *stack, nst_protocol protocol, const ip_addr_
 nst_error nst_port_bind(nst_stack *stack, nst_binding *binding, nst_protocol protocol, const ip_addr_t *host,
                         uint16_t port, bool shared) {
   if (!IP_IS_ANY_TYPE_VAL(*host) && !ip_addr_isany(host) && !ip_addr_ismulticast(host) &&
-      !nst_stack_has_address(stack, host)) {
+      !nst_interface_with_address(stack, host)) {
     return NST_ADDRESS_NOT_AVAILABLE;
   }
   if (port == 0) {

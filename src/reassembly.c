@@ -9,8 +9,6 @@
 #include "stack.h"
 #include "trace.h"
 
-#include "lwip/icmp.h"
-#include "lwip/icmp6.h"
 #include "lwip/inet_chksum.h"
 #include "lwip/stats.h"
 
@@ -83,14 +81,10 @@ bool nst_is_fragment(const uint8_t *packet, size_t length) {
   return at > 0 && (nst_get16(packet + at + 2) & 0xfff9) != 0;
 }
 
-static bool locate4(nst_packet *packet, identity *whose, piece *where) {
+static bool locate4(const nst_packet *packet, identity *whose, piece *where) {
   const uint8_t *bytes = packet->data;
   size_t header = (bytes[0] & 15u) * 4u, total = nst_get16(bytes + 2);
   if (header < 20 || total < header || total > packet->length) return false;
-  IP_SET_TYPE_VAL(whose->source, IPADDR_TYPE_V4);
-  IP_SET_TYPE_VAL(whose->destination, IPADDR_TYPE_V4);
-  memcpy(&ip_2_ip4(&whose->source)->addr, bytes + 12, 4);
-  memcpy(&ip_2_ip4(&whose->destination)->addr, bytes + 16, 4);
   whose->id = nst_get16(bytes + 4);
   whose->protocol = bytes[9];
   where->data = (uint16_t)header;
@@ -100,16 +94,10 @@ static bool locate4(nst_packet *packet, identity *whose, piece *where) {
   return where->length > 0 && header + where->offset + where->length <= 65535;
 }
 
-static bool locate6(const nst_interface *interface, nst_packet *packet, identity *whose, piece *where) {
+static bool locate6(const nst_packet *packet, identity *whose, piece *where) {
   const uint8_t *bytes = packet->data;
   size_t at = find_fragment_header(bytes, packet->length), end = 40 + nst_get16(bytes + 4);
   if (at == 0 || end > packet->length || end < at + 8) return false;
-  IP_SET_TYPE_VAL(whose->source, IPADDR_TYPE_V6);
-  IP_SET_TYPE_VAL(whose->destination, IPADDR_TYPE_V6);
-  memcpy(ip_2_ip6(&whose->source)->addr, bytes + 8, 16);
-  memcpy(ip_2_ip6(&whose->destination)->addr, bytes + 24, 16);
-  ip6_addr_assign_zone(ip_2_ip6(&whose->source), IP6_UNICAST, &interface->netifs[0]);
-  ip6_addr_assign_zone(ip_2_ip6(&whose->destination), IP6_UNKNOWN, &interface->netifs[0]);
   whose->id = nst_get32(bytes + at + 4);
   where->data = (uint16_t)(at + 8);
   where->offset = (uint16_t)(nst_get16(bytes + at + 2) & 0xfff8);
@@ -123,7 +111,8 @@ static bool locate(const nst_interface *interface, nst_packet *packet, identity 
   memset(whose, 0, sizeof *whose);
   memset(where, 0, sizeof *where);
   where->packet = packet;
-  return packet->data[0] >> 4 == 4 ? locate4(packet, whose, where) : locate6(interface, packet, whose, where);
+  nst_packet_addresses(interface, packet->data, &whose->source, &whose->destination);
+  return (packet->data[0] >> 4 == 4 ? locate4 : locate6)(packet, whose, where);
 }
 
 /* ---- tables ---- */
@@ -369,11 +358,6 @@ static bool has_headers(const identity *whose, const piece *p) {
   return at + (next == TCP ? 20u : next == UDP ? 8u : next == ICMP6 ? 4u : 0u) <= end;
 }
 
-static bool is_for_us(const nst_interface *interface, const ip_addr_t *destination) {
-  return ip_addr_ismulticast(destination) || nst_stack_has_address(interface->stack, destination) ||
-         nst_interface_is_broadcast(interface, destination);
-}
-
 static void contradict(nst_stack *stack, datagram *d) {
   stack->reassembly.counters.contradictions++;
   if (!IP_IS_V6(&d->identity.source)) { /* with ids of 16 bits, the next datagram of that name may be an honest one */
@@ -418,7 +402,6 @@ nst_packet *nst_reassemble(nst_interface *interface, nst_packet *packet, const c
   piece where;
   counters->recv++;
   if (!locate(interface, packet, &whose, &where)) *cause = "impossible fragment";
-  else if (!is_for_us(interface, &whose.destination)) *cause = "not for us";
   else if (checksum && !IP_IS_V6(&whose.source) && inet_chksum(packet->data, where.data) != 0) *cause = "bad checksum";
   else if (!has_headers(&whose, &where)) *cause = "first fragment without the headers";
   else *cause = take(stack, &whose, &where, checksum, &result);
@@ -440,17 +423,8 @@ nst_time nst_reassembly_next(const nst_stack *stack) {
 /* RFC 792, RFC 4443 §3.3: to who sent the first piece, if it came. */
 static void tell_timeout(nst_stack *stack, const datagram *d) {
   const piece *first = d->pieces;
-  struct pbuf *p;
-  if (d->count == 0 || first->offset > 0 || !nst_stack_has_address(stack, &d->identity.destination)) return;
-  if (!nst_icmp_may_answer(stack, first->packet->data, (size_t)first->data + first->length, false)) return;
-  p = pbuf_alloc_reference(first->packet->data, (u16_t)(first->data + first->length), PBUF_REF);
-  if (p == NULL) return;
-  if (IP_IS_V6(&d->identity.source)) {
-    icmp6_time_exceeded_with_addrs(p, ICMP6_TE_FRAG, ip_2_ip6(&d->identity.source), ip_2_ip6(&d->identity.destination));
-  } else {
-    icmp_time_exceeded(p, ICMP_TE_FRAG);
-  }
-  pbuf_free(p);
+  if (d->count == 0 || first->offset > 0 || !nst_interface_with_address(stack, &d->identity.destination)) return;
+  nst_icmp_tell(stack, first->packet, &d->identity.source, &d->identity.destination, NST_ICMP_PIECES_MISSING, 0);
 }
 
 bool nst_reassembly_run(nst_stack *stack) {

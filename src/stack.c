@@ -58,6 +58,8 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   nst_list_init(&stack->woken);
   nst_list_init(&stack->traced);
   nst_list_init(&stack->interfaces);
+  nst_list_init(&stack->busy);
+  nst_routes_init(&stack->routes);
   nst_list_init(&stack->commands);
   nst_list_init(&stack->room_waiters);
   nst_list_init(&stack->sockets);
@@ -88,7 +90,8 @@ void nst_stack_release(nst_stack *stack) {
   nst_table_free(&stack->connections);
   nst_path_mtu_clear(stack);
   nst_heap_free(&stack->tcp_timers);
-  free(stack->routes);
+  nst_routes_clear(&stack->routes);
+  nst_table_free(&stack->own);
   free(stack);
   nst_hub_release(hub);
 }
@@ -114,12 +117,7 @@ uint32_t nst_stack_ticks(const nst_stack *stack) {
 }
 
 static bool has_work(const nst_stack *stack) {
-  const nst_link *link;
-  if (!nst_list_empty(&stack->commands) || !nst_list_empty(&stack->changed)) return true;
-  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
-    if (nst_interface_has_work(nst_holder(link, const nst_interface, link))) return true;
-  }
-  return false;
+  return !nst_list_empty(&stack->commands) || !nst_list_empty(&stack->changed) || !nst_list_empty(&stack->busy);
 }
 
 static nst_time earlier(nst_time a, nst_time b) {
@@ -196,15 +194,23 @@ typedef struct poll_result {
   size_t max, commands;
 } poll_result;
 
+/* Those that had work when the round began. */
+static bool poll_interfaces(nst_stack *stack) {
+  const nst_link *last = stack->busy.previous, *link = NULL;
+  bool worked = false;
+  while (!nst_list_empty(&stack->busy) && link != last) {
+    link = nst_list_pop(&stack->busy);
+    if (nst_interface_poll(nst_holder(link, nst_interface, busy))) worked = true;
+  }
+  return worked;
+}
+
 static void poll_inside(nst_stack *stack, void *argument) {
   poll_result *result = argument;
   int rounds = ROUNDS_AT_ONCE;
   do {
-    nst_link *link;
     result->more = run_commands(stack, 0) > 0;
-    for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
-      if (nst_interface_poll(nst_holder(link, nst_interface, link))) result->more = true;
-    }
+    if (poll_interfaces(stack)) result->more = true;
     if (nst_tcp_timers_run(stack)) result->more = true;
     if (nst_reassembly_run(stack)) result->more = true;
     if (nst_neighbours_run(stack)) result->more = true;
@@ -265,14 +271,6 @@ size_t nst_stack_process_commands_only(nst_stack *stack, size_t max) {
   result.max = max;
   (void)nst_inside(stack, commands_only_inside, &result);
   return result.commands;
-}
-
-bool nst_stack_has_address(const nst_stack *stack, const ip_addr_t *address) {
-  const nst_link *link;
-  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
-    if (nst_interface_has_address(nst_holder(link, const nst_interface, link), address)) return true;
-  }
-  return false;
 }
 
 /* ---- the end ---- */

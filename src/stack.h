@@ -19,7 +19,7 @@
 typedef struct nst_config {
   char name[64];
   uint16_t mtu;
-  bool loopback;
+  bool loopback, forwarding;
   size_t channel_capacity;
   uint32_t tcp_buffer_size;
   size_t udp_buffer_size, udp_message_count;
@@ -30,7 +30,7 @@ typedef struct nst_config {
 
 /* What the stack itself counts, besides lwIP's own counters. */
 typedef struct nst_stack_counters {
-  uint64_t in_packets, in_bytes, out_packets, out_bytes;
+  uint64_t in_packets, in_bytes, out_packets, out_bytes, forwarded;
   uint64_t tcp_retransmits, tcp_opened, tcp_accepted, tcp_syn_dropped, tcp_mss_refused;
   uint64_t tcp_refused, tcp_challenge_acks, tcp_challenges_limited, tcp_out_of_order_dropped, tcp_time_wait_evicted;
   uint64_t icmp_ignored, icmp_limited;
@@ -74,10 +74,12 @@ struct nst_stack {
   unsigned run;         /* the run `base` is for */
 
   nst_link interfaces;
+  size_t interface_count, netif_count;
+  nst_link busy;        /* nst_interface.busy */
   nst_pollset pollset;  /* of their devices, when somebody else waits for several of them */
   nst_interface *loopback;
-  nst_route *routes;
-  size_t route_count, route_capacity;
+  nst_table own;        /* nst_own.node: all addresses of ours */
+  nst_routes routes;
   bool dont_fragment;   /* on the datagram being sent */
   bool verbatim;        /* its header is a user's */
   uint32_t datagram_id; /* of the datagram being sent */
@@ -149,8 +151,5 @@ uint32_t nst_stack_ticks(const nst_stack *stack);
 nst_error nst_stack_submit(nst_stack *stack, nst_request *request, bool always);
 /* A request left the command queue without having run. */
 void nst_stack_command_left(nst_stack *stack);
-
-/* The resolver's part of ports.c and route.c: whether an address is one of ours. */
-bool nst_stack_has_address(const nst_stack *stack, const ip_addr_t *address);
 
 #endif

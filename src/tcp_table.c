@@ -357,7 +357,7 @@ void nst_tcp_addresses_changed(nst_stack *stack) {
     nst_tcp *tcp = (nst_tcp *)(void *)socket;
     next = link->next;
     if (socket->protocol != NST_TCP || tcp->pcb == NULL || tcp->listening) continue;
-    if (!nst_stack_has_address(stack, &tcp->local_host)) nst_tcp_abort(tcp);
+    if (!nst_interface_with_address(stack, &tcp->local_host)) nst_tcp_abort(tcp);
   }
 }
 

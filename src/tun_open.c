@@ -17,6 +17,10 @@
 
 #define NODE "/dev/net/tun"
 
+/* Packets that the kernel keeps for us. It answers while we still send, each segment at once; the 500 that it would keep
+** are fewer than the acknowledgements of a few windows, and what is lost of those costs a timeout. */
+#define QUEUE 4096
+
 static nst_error explain(nst_tun_order *order, nst_error error, const char *format, ...)
   __attribute__((format(printf, 3, 4)));
 
@@ -64,6 +68,7 @@ static nst_error name_interface(nst_tun_order *order) {
   if (order->name) strncpy(request.ifr_name, order->name, IFNAMSIZ - 1);
   if (ioctl(order->fd, TUNSETIFF, &request) == 0) {
     memcpy(order->actual, request.ifr_name, IFNAMSIZ - 1);
+    order->made = ioctl(order->fd, TUNGETIFF, &request) == 0 && !(request.ifr_flags & IFF_PERSIST);
     return NST_OK;
   }
   switch (errno) {
@@ -101,8 +106,9 @@ static nst_error recognise(nst_tun_order *order) {
   return NST_OK;
 }
 
-/* Tells the kernel the mtu; or asks for it, also when it may not be told and ours is the only one that is known. */
-static void agree_on_mtu(nst_tun_order *order) {
+/* Tells the kernel the mtu; or asks for it, also when it may not be told and ours is the only one that is known. An
+** interface that is ours to make gets a longer queue. */
+static void agree(nst_tun_order *order) {
   struct ifreq request;
   int any = order->actual[0] ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
   if (any < 0) return;
@@ -111,6 +117,8 @@ static void agree_on_mtu(nst_tun_order *order) {
   request.ifr_mtu = order->mtu;
   if (order->mtu) (void)ioctl(any, SIOCSIFMTU, &request);
   else if (ioctl(any, SIOCGIFMTU, &request) == 0) order->mtu = (uint16_t)request.ifr_mtu;
+  request.ifr_qlen = QUEUE;
+  if (order->made) (void)ioctl(any, SIOCSIFTXQLEN, &request);
   close(any);
 }
 
@@ -124,7 +132,7 @@ static nst_error open_here(nst_tun_order *order) {
     error = open_node(order);
     if (error == NST_OK) error = name_interface(order);
   }
-  if (error == NST_OK) agree_on_mtu(order);
+  if (error == NST_OK) agree(order);
   else if (order->fd >= 0) close(order->fd);
   return error;
 }
@@ -183,6 +191,7 @@ static nst_error open_in_thread(nst_tun_order *order) {
 
 nst_error nst_tun_open(nst_tun_order *order) {
   order->fd = -1;
+  order->made = false;
   order->actual[0] = order->message[0] = '\0';
   return order->netns ? open_in_thread(order) : open_here(order);
 }

@@ -15,6 +15,7 @@ typedef struct nst_tun_order {
   uint16_t mtu;        /* 0: the kernel's; else it is told, if it lets us */
 
   int fd;              /* what came of it: non-blocking, closed on exec */
+  bool made;           /* the interface was not there before, and goes with the descriptor */
   char actual[16];     /* the interface's name; "": none */
   char message[320];   /* what to do about an error */
 } nst_tun_order;

@@ -31,10 +31,10 @@ local function with_checksum(message, pseudo_header)
   return message:sub(1, 2) .. u16(checksum((pseudo_header or "") .. message)) .. message:sub(5)
 end
 
--- What differs between the families.
+-- What differs between the families. The errors: unreachable, too many hops.
 local families = {
   [4] = {
-    name = "ipv4", protocol = 1, request = 8, reply = 0, unreachable = 3,
+    name = "ipv4", protocol = 1, request = 8, reply = 0, errors = { [3] = true, [11] = true },
     packet = function(source, destination, ttl, message)
       return char(0x45, 0) .. u16(20 + #message) .. "\0\0\0\0" .. char(ttl, 1) .. "\0\0" .. source .. destination ..
         with_checksum(message)
@@ -43,7 +43,7 @@ local families = {
     message = function(packet) return packet:sub(packet:byte(1) % 16 * 4 + 1) end,
   },
   [16] = {
-    name = "ipv6", protocol = 58, request = 128, reply = 129, unreachable = 1,
+    name = "ipv6", protocol = 58, request = 128, reply = 129, errors = { [1] = true, [3] = true },
     packet = function(source, destination, ttl, message)
       local pseudo_header = source .. destination .. "\0\0" .. u16(#message) .. "\0\0\0\58"
       return "\96\0\0\0" .. u16(#message) .. char(58, ttl) .. source .. destination ..
@@ -72,7 +72,7 @@ local function await(socket, family, identifier, deadline)
     local message = family.message(packet)
     local kind = message:byte(1)
     if kind == family.reply and message:sub(5, 8) == identifier then return 1 end
-    if kind == family.unreachable then
+    if family.errors[kind] then
       local quoted = family.message(message:sub(9))
       if quoted:byte(1) == family.request and quoted:sub(5, 8) == identifier then return nil, "host unreachable" end
     end

@@ -161,7 +161,9 @@ end
 -- spawn and daemon.
 local function start(name, daemon, fn, ...)
   check_function(fn, name, 4)
-  if not current or current.halted or current.lingering then error(name .. " outside run", 3) end
+  if not current or current.halted or current.lingering then
+    error(name .. " outside run: tasks are started by the function that netstack.run was given, or by its tasks", 3)
+  end
   return (tasks.new(current, daemon, 3, fn, ...))
 end
 

@@ -80,7 +80,6 @@ end
 -- A stack, for the function whose errors are to name it.
 local function make(config, name)
   config = check.options(config, config_rules, 1, name)
-  if config.forwarding then return nil, "not supported" end
   local copy = {}
   for key, value in pairs(config) do copy[key] = value end
   if copy.seed == nil then copy.seed = seed_of_run() end
@@ -95,9 +94,9 @@ end
 --- A new stack, isolated from all others.
 -- @tparam[opt] table config `name`, `mtu` (1500), `loopback` (false), `command_channel_capacity` (32; 0 is unbounded),
 -- `tcp_buffer_size` (262144), `udp_buffer_size` (65536), `udp_message_count` (256), `raw_buffer_size` (65536),
--- `raw_message_count` (256), `seed`, `hosts` (name -> address), `dns` (addresses of servers)
+-- `raw_message_count` (256), `forwarding` (false), `seed`, `hosts` (name -> address), `dns` (addresses of servers)
 -- @treturn stack|nil
--- @treturn string "no memory", "not supported" (`forwarding`)
+-- @treturn string "no memory"
 ---@param config? table
 ---@return netstack.stack|nil, string?
 function M.new(config)
@@ -123,50 +122,38 @@ local attach_rules = {
   slaac = boolean,
 }
 
+local function set_gateway(interface, address, ipv6)
+  if (address:find(":", 1, true) ~= nil) ~= ipv6 then return nil, "wrong ip version" end
+  return interface:set_gateway(address)
+end
+
 --- Joins a device to the stack. Nothing is sent on a medium "ip"; on an Ethernet the addresses are announced.
 -- @tparam device dev
--- @tparam[opt] table opts `name`, `addresses`, `gateway`, `gateway6`; on Ethernet only `mac` (a random one) and `dhcp`
+-- @tparam[opt] table opts `name` (the first free of "eth0", "eth1", …), `addresses`, `gateway`, `gateway6`; on Ethernet
+-- only `mac` (a random one) and `dhcp`
 -- @treturn interface|nil
--- @treturn string "address already in use" (the device is attached), "closed", "invalid address", "full", "no route" (a
--- gateway outside the addresses' prefixes), "not supported" (SLAAC, a second interface)
+-- @treturn string "address already in use" (the device is attached, or the name taken), "closed", "invalid address",
+-- "full" (255 interfaces and their second and further IPv4 addresses, or too many addresses), "no route" (a gateway
+-- outside the addresses' prefixes), "not supported" (SLAAC)
 ---@param dev netstack.device
 ---@param opts? table
 ---@return netstack.interface|nil, string?
 function Stack:attach(dev, opts)
+  -- First of all, since what follows the nil of a failure (`stack:attach(netstack.tun())`) is no table of options.
+  if dev == nil then check.bad(1, "attach", "device expected, got nil") end
   opts = check.options(opts, attach_rules, 2, "attach")
   if opts.slaac then return nil, "not supported" end
   local mac = opts.mac and opts.mac:gsub("(%x%x):?", function(byte) return string.char(tonumber(byte, 16)) end)
-  local interface, err = core.attach(self, dev, opts.name or "eth0", mac or nil)
+  local interface, err = core.attach(self, dev, opts.name, mac or nil)
   if not interface then return nil, err end
   local ok, why = true, nil
   if opts.addresses then ok, why = interface:set_addresses(opts.addresses) end
-  if ok and opts.gateway then ok, why = core.add_route(self, "0.0.0.0/0", opts.gateway) end
-  if ok and opts.gateway6 then ok, why = core.add_route(self, "::/0", opts.gateway6) end
+  if ok and opts.gateway then ok, why = set_gateway(interface, opts.gateway, false) end
+  if ok and opts.gateway6 then ok, why = set_gateway(interface, opts.gateway6, true) end
   if ok and opts.dhcp then ok, why = interface:start_dhcp() end
   if ok then return interface end
   interface:detach()
   return nil, why
-end
-
----@class netstack.interface
-local Interface = core.classes.interface
-
---- Sets the default gateway of the address's family; nil takes both away.
--- @tparam string|nil address
--- @treturn integer|nil 1
--- @treturn string "invalid address", "no route" (the address is on no prefix of the interface's stack)
----@param address string|nil
----@return integer|nil, string?
-function Interface:set_gateway(address)
-  if address ~= nil and type(address) ~= "string" then
-    check.bad(1, "set_gateway", "string or nil expected, got " .. type(address))
-  end
-  local stack, err = core.stack_of_interface(self)
-  if not stack then return nil, err end
-  if address then return core.add_route(stack, address:find(":", 1, true) and "::/0" or "0.0.0.0/0", address) end
-  core.remove_route(stack, "0.0.0.0/0")
-  core.remove_route(stack, "::/0")
-  return 1
 end
 
 --- Replaces the addresses of the first interface; the loopback keeps its own.

@@ -31,10 +31,6 @@ struct netif *nst_route6(const struct ip6_addr *source, const struct ip6_addr *d
 #define LWIP_HOOK_IP4_ROUTE_SRC(source, destination) nst_route4(source, destination)
 #define LWIP_HOOK_IP6_ROUTE(source, destination) nst_route6(source, destination)
 
-/* Whether to let others' packets pass (input.c). */
-int nst_may_forward(void);
-#define LWIP_HOOK_IP4_CANFORWARD(p, destination) nst_may_forward()
-
 /* Initial sequence numbers as RFC 6528 wants them (tcp_table.c). */
 uint32_t nst_tcp_isn(const struct ip_addr *local_ip, uint16_t local_port, const struct ip_addr *remote_ip, uint16_t remote_port);
 #define LWIP_HOOK_TCP_ISN(local_ip, local_port, remote_ip, remote_port) \

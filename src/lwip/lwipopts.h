@@ -30,7 +30,7 @@
 #define LWIP_IPV6 1
 #define LWIP_IPV6_SCOPES 1
 #define LWIP_IPV6_NUM_ADDRESSES 9 /* a link-local one and eight more */
-#define IP_FORWARD 1 /* if hooks.h lets it: never, so far */
+#define IP_FORWARD 0 /* forward.c does it, for both families */
 #define LWIP_IPV6_FORWARD 0
 #define IP_REASSEMBLY 0 /* reassembly.c does it, for both families */
 #define LWIP_IPV6_REASS 0

@@ -156,10 +156,10 @@ function core.learned_dns(stack) end
 ---Joins a device to a stack.
 ---@param stack netstack.stack
 ---@param device netstack.device
----@param name string
+---@param name string|nil nil: the first free of "eth0", "eth1", ...
 ---@param mac? string six bytes; only on Ethernet
 ---@return netstack.interface|nil
----@return string|nil # "address already in use", "closed", "not supported"
+---@return string|nil # "address already in use" (the device is attached, or the name taken), "full", "closed", "not supported" (a mac, and the device is no Ethernet)
 function core.attach(stack, device, name, mac) end
 
 ---Adds a route, or replaces that of an equal prefix.
@@ -181,12 +181,6 @@ function core.remove_route(stack, prefix) end
 ---@param stack netstack.stack
 ---@return table[] # {prefix, interface, gateway}, the longest prefix first
 function core.routes(stack) end
-
----The stack an interface belongs to.
----@param interface netstack.interface
----@return netstack.stack|nil # nil once it was collected
----@return string|nil # "closed"
-function core.stack_of_interface(interface) end
 
 ---Makes a stack.
 ---@param config table checked by the caller
@@ -356,6 +350,12 @@ function interface:stats() end
 ---Takes the interface off its stack; the device stays open.
 ---@return integer # 1
 function interface:detach() end
+
+---Sets the default gateway of the address's family on the interface; nil takes both away. Of several interfaces with gateways the one that got its first is used, unless it is down.
+---@param address string|nil
+---@return integer|nil # 1
+---@return string|nil # "invalid address", "no route" (the address is on no prefix of the interface), "closed"
+function interface:set_gateway(address) end
 
 ---@class netstack.device
 local device = {}

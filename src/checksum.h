@@ -1,0 +1,21 @@
+/* The Internet checksum (RFC 1071) of whole packets, as it lies in them. */
+#ifndef NST_CHECKSUM_H
+#define NST_CHECKSUM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Of an IPv4 header, and what belongs in its place when that is 0; 0 when it is right. */
+uint16_t nst_header_checksum(const uint8_t *packet);
+/* Of `length` bytes of a transport protocol at `at`, with the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1). */
+uint16_t nst_transport_checksum(const uint8_t *packet, size_t at, size_t length, unsigned protocol);
+/* Of an IPv6 packet's payload, right behind its header. */
+uint16_t nst_checksum6(const uint8_t *packet, size_t length);
+
+/* Of the transport protocol of a whole packet that the guard let pass; true also when there is none that has one. */
+bool nst_transport_holds(const uint8_t *packet, size_t length);
+/* Puts it in. */
+void nst_transport_complete(uint8_t *packet, size_t length);
+
+#endif
