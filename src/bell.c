@@ -56,10 +56,13 @@ static void set_timer(nst_bell *bell, nst_time at) {
   bell->at = at;
 }
 
-/* When a stack wants to be driven; 0: now. Perhaps too early (nst_stack_schedule), never too late. */
+/* When the hub wants to be driven; 0: now. Perhaps too early (nst_stack_schedule), never too late. */
 static nst_time next(const nst_hub *hub) {
   const nst_timer *first = nst_heap_first(&hub->timers);
-  if (!nst_list_empty(&hub->runnable)) return 0;
+  if (!nst_list_empty(&hub->runnable) || !nst_list_empty(&hub->ready) || !nst_list_empty(&hub->outgoing) ||
+      !nst_list_empty(&hub->traced)) {
+    return 0;
+  }
   return first ? first->at : NST_NEVER;
 }
 
