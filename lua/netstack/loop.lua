@@ -181,7 +181,10 @@ end
 --- Drops every task, in the order in which they were spawned.
 -- @tparam table loop
 function M.drop_all(loop)
-  while loop.oldest do M.drop(loop, loop.oldest) end
+  while loop.oldest do
+    local task = loop.oldest
+    if not M.drop(loop, task) then loop.oldest = task.younger end -- SIGINT came while it ended
+  end
   loop.first, loop.last = false, false
 end
 

@@ -28,11 +28,14 @@ local M = {}
 local current -- the loop of the run that is on
 local outer -- the loop that serves calls outside run; nil until the first of them
 local spare -- its waiter; nil while that is in use
+local taken = false -- whether a wait there has not ended
 local installed -- the function given to `waiting`
 local hosted = false -- the stacks are driven by a loop that is not ours, in real time
 
 -- The loop outside run.
 local function outside()
+  -- SIGINT, or an error, ended a wait before it was seen to be over, and what it left is of no use.
+  if taken and outer and outer.depth == 0 and outer.guests == 0 then outer, taken = nil, false end
   if not outer then
     core.run_begin()
     outer = loops.new(hosted and "real" or nil, nil)
@@ -212,16 +215,15 @@ end
 
 -- Waits in place for what `arm(loop, waiter, ...)` arms.
 local function wait_in_place(loop, task, arm, ...)
-  local waiter = task
-  if not task then
-    spare = spare or waiters.new()
-    waiter = spare
+  if task then
+    if not task.over and arm(loop, task, ...) then return 1 end
+    return drive(loop, task)
   end
-  if not waiter.over and arm(loop, waiter, ...) then return 1 end
-  if task then return drive(loop, task) end
-  spare = nil
-  local ok, err = drive(loop, waiter)
+  local waiter, ok, err = spare or waiters.new(), 1, nil
+  spare, taken = nil, true
+  if not arm(loop, waiter, ...) then ok, err = drive(loop, waiter) end
   if spare then waiters.give_id(waiter) else spare = waiter end
+  taken = loop.depth > 0
   return ok, err
 end
 
