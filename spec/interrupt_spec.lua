@@ -1,4 +1,5 @@
--- SIGINT has Lua raise an error at any instruction. Here a hook does so, at each in turn: stacks and runs go on afterwards.
+-- SIGINT has Lua raise an error at any instruction. Here a hook does so, at each in turn: stacks and runs go on
+-- afterwards.
 
 local helper = require "spec.helper"
 local netstack = require "netstack"

@@ -99,8 +99,8 @@ local function wait(ticket, deadline)
   return ok, err
 end
 
---- Whether the loop must go on for the stacks' sake: coroutines wait for them, or closed connections have bytes that are
--- not acknowledged, which is waited for no longer than 5 s.
+--- Whether the loop must go on for the stacks' sake: coroutines wait for them, or closed connections have bytes that
+-- are not acknowledged, which is waited for no longer than 5 s.
 -- @treturn boolean
 function M.is_needed()
   if scheduler.run_id() then return true end

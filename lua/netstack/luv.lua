@@ -1,5 +1,5 @@
---- Stacks in libuv: sockets of stacks, used in any coroutine, wait while `uv.run` goes on; where the caller cannot yield,
--- in a callback for example, they drive the stacks, and nothing else, until they are answered.
+--- Stacks in libuv: sockets of stacks, used in any coroutine, wait while `uv.run` goes on; where the caller cannot
+-- yield, in a callback for example, they drive the stacks, and nothing else, until they are answered.
 --
 --     require "netstack.luv".attach()
 --     coroutine.wrap(function() print(stack:connect("10.0.0.1", 80)) end)()
@@ -16,8 +16,8 @@ local uv = require "luv"
 
 local M = {}
 
--- Handles, once there were any. They are stopped, not closed: closing takes a loop that goes on, or luv crashes when the
--- program ends.
+-- Handles, once there were any. They are stopped, not closed: closing takes a loop that goes on, or luv crashes when
+-- the program ends.
 local poll, check
 local bell -- the descriptor `poll` is for
 local attached = false

@@ -120,8 +120,8 @@ local function finish(loop)
   core.run_end()
 end
 
--- A run from its beginning to its end. Whoever calls this protects it: SIGINT may raise an error at any instruction, and
--- must leave no run behind that is neither on nor over.
+-- A run from its beginning to its end. Whoever calls this protects it: SIGINT may raise an error at any instruction,
+-- and must leave no run behind that is neither on nor over.
 local function conduct(loop, linger)
   current = loop
   core.run_begin()
@@ -266,9 +266,9 @@ end
 
 -- A sleep by the function that was installed, which knows of tickets only: this one is never answered.
 local function sleep_elsewhere(seconds)
-  local never, deadline, ok = core.first_of {}, core.monotonic() + seconds, nil
+  local never, deadline = core.first_of {}, core.monotonic() + seconds
   if not never then error("no memory", 3) end
-  repeat ok = installed(never, deadline) until not ok or core.monotonic() >= deadline
+  repeat local ok = installed(never, deadline) until not ok or core.monotonic() >= deadline
   never:cancel()
   return 1
 end
