@@ -24,8 +24,8 @@ BUSTED_ARGS ?=
 GUARD ?= on
 # What specs set up networks with, the programs that stacks talk to there, and the Lua modules that run on stacks or
 # beside them; without one its specs are pending.
-peers := ip ss ping nc setpriv unshare curl nginx iperf3 dnsmasq radvd traceroute tshark redis-server \
-  socket cqueues luv redis copas
+peers := ip ss ping nc setpriv unshare curl nginx fcgiwrap iperf3 dnsmasq radvd traceroute tshark redis-server \
+  aiosmtpd pyftpdlib socket cqueues luv redis copas
 # What `make fuzz` feeds a stack with, and how long each, in seconds.
 FUZZERS := packets frames
 FUZZ_TIME ?= 60
@@ -89,11 +89,14 @@ demo: all ## two stacks in one process move files over a pipe with LuaSocket's s
 	@$(need) socket
 	$(environment) $(preload) $(LUA) examples/demo.lua
 
-test: all ## run the specs with LUA; BUSTED_ARGS=... goes to busted
-	@$(need) busted
+.PHONY: test-needs
+test-needs:
+	@$(need) $(firstword $(CC)) $(LUA_NAME) busted
 	@$(need) $(peers) || for one in $(peers); do \
 	  $(need) $$one || echo "netstack: specs that need $$one will be pending"; \
 	done
+
+test: test-needs all ## run the specs with LUA; BUSTED_ARGS=... goes to busted
 	@$(MAKE) unguarded
 	$(environment) NETSTACK_UNGUARDED='$(CURDIR)/$(BUILD)/unguarded/?.so' $(preload) $(RUNNER) $(LUA) "$$(command -v busted)" $(BUSTED_ARGS)
 	@$(if $(and $(wildcard spec/threads.c),$(filter lua5.4,$(LUA_NAME)),$(filter gcc cc,$(cc_name)), \

@@ -1,10 +1,10 @@
--- A router: a stack that lets packets pass between the TUN interfaces it makes, one in each network namespace that it is
--- told of. It prints what it drops, until Ctrl-C.
+-- A router: a stack that lets packets pass between the TUN interfaces it makes, one in each network namespace that it
+-- is told of. It prints what it drops, until Ctrl-C.
 --
 --   ip netns add left && ip netns add right
 --   lua5.4 examples/router.lua left=10.1.0.2/24,fd01::2/64 right=10.2.0.2/24
 --
--- Each word names a namespace, and the router's addresses there; the interfaces are called `router`. Their kernels' sides:
+-- Each word names a namespace, and the router's addresses there; the interfaces are called `router`. The kernel's side:
 --
 --   ip -n left addr add 10.1.0.1/24 dev router && ip -n left link set router up
 --   ip -n left route add default via 10.1.0.2
@@ -41,7 +41,8 @@ end
 if #arg < 2 then fail(2, "usage: router.lua NAMESPACE=ADDRESS/LENGTH,... NAMESPACE=ADDRESS/LENGTH,...") end
 
 router:trace(function(event)
-  if event.type == "drop" then print(("%s dropped %d bytes: %s"):format(event.interface, #event.packet, event.cause)) end
+  if event.type ~= "drop" then return end
+  print(("%s dropped %d bytes: %s"):format(event.interface or "router", #event.packet, event.cause))
 end)
 io.stdout:setvbuf "line"
 for _, route in ipairs(router:routes()) do print(route.prefix .. " on " .. route.interface) end

@@ -160,13 +160,7 @@ for _, family in ipairs(FAMILIES) do
         assert.same({ nil, "host unreachable" }, { a:ping(family.far, { ttl = 1 }) })
         assert.same({ nil, "host unreachable" }, { a:ping(family.beyond) })
         local client, server = helper.connection(a, b, { b = family.far })
-        local text = rep("0123456789", 50000)
-        netstack.spawn(function()
-          client:send(text)
-          client:close()
-        end)
-        assert.equal(text, server:receive("*a"))
-        server:close()
+        helper.exchange(client, server, 500000)
         assert.same({ nil, "connection refused" }, { a:connect(family.far, 9) })
       end)
       assert.equal(0, stack:stats().icmp_limited)
@@ -245,27 +239,47 @@ describe("A router and sizes:", function()
     end
   end)
 
-  it("a TCP connection finds the way's mtu by that", function()
-    for _, family in ipairs(FAMILIES) do
-      local a, b = helper.watch(netstack.new(), netstack.new())
-      local stack, near, far = router(nil, { mtu = 1300, checksum = true })
-      a:attach(near, { addresses = { family.near } })
-      b:attach(far, { mtu = nil, addresses = { family.far } })
-      netstack.run(function()
-        local listener = assert(b:bind("*", 80))
-        local client = assert(a:connect(family.far, 80))
-        local server = assert(listener:accept())
-        listener:close()
-        local text = rep("0123456789", 20000)
-        netstack.spawn(function()
-          client:send(text)
-          client:close()
-        end)
-        assert.equal(text, server:receive("*a"))
-        server:close()
-      end)
-      assert.equal(0, stack:stats().reassembly.datagrams)
+  -- a - one - two - b, the link in the middle narrower than the others; a knows nothing of it.
+  local function chain()
+    local one, two, a, b = helper.watch(netstack.new { forwarding = true }, netstack.new { forwarding = true },
+      netstack.new(), netstack.new())
+    local function link(n, x, y, mtu)
+      local left, right = netstack.pipe { mtu = mtu, checksum = true }
+      local function side(last)
+        return { ("10.%d.0.%d/24"):format(n, last), ("fd0%d::%d/64"):format(n, last) }
+      end
+      return x:attach(left, { addresses = side(1) }), y:attach(right, { addresses = side(2) })
     end
+    link(1, a, one)
+    local to_two, to_one = link(2, one, two, 1300)
+    link(3, two, b)
+    to_two:set_gateway("10.2.0.2")
+    to_two:set_gateway("fd02::2")
+    to_one:set_gateway("10.2.0.1")
+    to_one:set_gateway("fd02::1")
+    return a, b, one, two
+  end
+
+  it("TCP connections find the way's mtu by that", function()
+    for _, host in ipairs { "10.3.0.2", "fd03::2" } do
+      local a, b, one, two = chain()
+      netstack.run(function()
+        local client, server = helper.connection(a, b, { b = host })
+        helper.exchange(client, server, 200000)
+      end)
+      assert.same({ 1, 1 }, { a:stats().path_mtus, b:stats().path_mtus })
+      assert.is_true(one:stats().forwarded + two:stats().forwarded > 2 * 2 * 200000 / 1300)
+    end
+  end)
+
+  it("and in a circle packets go round until their hops are used up", function()
+    local a, _, one, two = chain()
+    for _, host in ipairs { "10.9.0.9", "fd09::9" } do -- each router has the other for its gateway
+      netstack.run(function()
+        assert.same({ nil, "host unreachable" }, { a:ping(host, { ttl = 200 }) })
+      end)
+    end
+    assert.equal(2 * 199 + 2, one:stats().forwarded + two:stats().forwarded)
   end)
 
   it("an IPv4 packet that may be cut is, and so are its pieces", function() -- RFC 791 3.2

@@ -8,7 +8,7 @@ local with = netns.specs(it, pending)
 describe("A router between two kernels", function()
   after_each(netns.finish)
 
-  -- left and right: namespaces whose kernels have 10.1.0.1 and 10.2.0.1, fd01::1 and fd02::1, and the router as gateway.
+  -- left and right: namespaces whose kernels have 10.1.0.1, fd01::1 and 10.2.0.1, fd02::1, and the router as gateway.
   local function between(options)
     local router = helper.watch(assert(netstack.new { forwarding = true }))
     local namespaces = {}

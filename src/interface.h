@@ -49,6 +49,8 @@ struct nst_interface {
   nst_prefix link_local; /* made from the mac (RFC 4291 2.5.6); not one of addresses[] */
   bool has_link_local;
   nst_time defended;   /* an IPv4 address, last */
+  nst_link groups;     /* nst_group.link: what is wanted here */
+  size_t group_count;
   nst_dhcp *dhcp;      /* NULL: addresses are only the user's */
   struct netif netifs[NST_IPV4_ADDRESSES];
   bool registered[NST_IPV4_ADDRESSES];
