@@ -349,7 +349,7 @@ describe("the programs on a TUN interface", function()
         end
         local status, text = program:wait()
         assert.equal(0, status, text)
-        assert.matches("\n%d connections\n.*done\n$", text)
+        assert.matches("^listening on .*done\n$", text)
       end
     end
   end)
