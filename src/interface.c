@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "descriptors.h"
 #include "dhcp.h"
 #include "ethernet.h"
 #include "group.h"
@@ -236,6 +237,7 @@ nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const 
   if (!set_netif4(interface, 0, NULL)) return interface;
   if (device) {
     device->interface = interface;
+    nst_descriptors_update(device);
     if (nst_device_has_packet(device)) nst_interface_packet_came(interface);
   }
   if (nst_interface_is_ethernet(interface)) {
@@ -285,7 +287,9 @@ static void forget_stack(nst_interface *interface, nst_stack *stack) {
   }
   nst_stack_wake(stack);
   if (interface->device) {
+    nst_descriptors_leave(interface->device, stack);
     interface->device->interface = NULL;
+    nst_descriptors_update(interface->device);
     nst_device_release(interface->device);
     interface->device = NULL;
   }
