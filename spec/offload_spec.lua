@@ -16,7 +16,9 @@ describe("offload", function()
 
   local function attached(options)
     local namespace = netns.new()
-    local device = keep(namespace:tun(1, options))
+    local all = { offload = true }
+    for key, value in pairs(options or {}) do all[key] = value end
+    local device = keep(namespace:tun(1, all))
     local stack = helper.watch(assert(netstack.new()))
     local interface = assert(stack:attach(device, { addresses = { "10.1.0.2/24", "fd01::2/64" } }))
     return stack, namespace, device, interface
@@ -80,7 +82,7 @@ describe("offload", function()
   end
 
   with({ "nc" }, "is not used when it is not wanted", function()
-    local stack, namespace, device = attached { name = "plain", offload = false }
+    local stack, namespace, device = netns.connected()
     assert.is_true(exchange(stack, namespace, device, HOSTS.IPv4) >= 1)
     assert.matches("bad argument #1 to 'tun' %(option 'offload': boolean expected, got string%)",
       packets.failure(function() netstack.tun { offload = "no" } end))
@@ -90,7 +92,7 @@ describe("offload", function()
     local namespace = netns.new()
     for _, offload in ipairs { true, false } do
       local original = keep(namespace:tun(1, { offload = offload, name = "given" }))
-      local device = keep(assert(netstack.tun { fd = original:fd() }))
+      local device = keep(assert(netstack.tun { fd = original:fd() })) -- which says what it is
       original:close()
       local stack = helper.watch(netstack.new())
       assert(stack:attach(device, { addresses = { "10.1.0.2/24" } }))

@@ -200,7 +200,7 @@ describe("tshark", function()
     with({ "tshark", "ping", "nc", "ss", "bash", "dnsmasq" }, name, function()
       local namespace = netns.new()
       -- tshark is to see each segment by itself, with its checksum.
-      local device = netns.keep(namespace:tun(1, { mode = mode, offload = false }))
+      local device = netns.keep(namespace:tun(1, { mode = mode }))
       local path = netns.folder() .. "/sent.pcap"
       local stack = helper.watch(assert(netstack.new { dns = { "10.1.0.1" } }))
       run(function()

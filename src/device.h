@@ -53,6 +53,7 @@ struct nst_device {
   int fd;                   /* -1: none; a device with one makes the real clock the default */
   nst_link descriptor;      /* in hub->descriptors */
   nst_link unwritten;       /* in hub->unwritten */
+  short bell_events, stack_events; /* what the pollsets of the hub's bell and of the stack wait for (descriptors.c) */
   nst_interface *interface; /* not counted; NULL while not attached */
   nst_link readers;         /* requests that wait for a packet, when driven by hand */
   nst_link writers;         /* requests that wait for room */

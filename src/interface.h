@@ -81,6 +81,15 @@ void nst_interface_release(nst_interface *interface);
 /* Outside the stack; the device stays open and may be attached again. */
 void nst_interface_detach(nst_interface *interface);
 
+/* ---- addresses.c ---- */
+
+/* Inside the stack, at the beginning and the end of an interface: the netif that there always is; all of them. */
+bool nst_addresses_begin(nst_interface *interface);
+void nst_addresses_end(nst_interface *interface);
+/* They are no addresses of the stack's any more. */
+void nst_addresses_disown(nst_stack *stack, nst_interface *interface);
+/* Inside the stack, on an Ethernet. Tells the link of all, and asks who else has them. */
+void nst_addresses_announce(nst_interface *interface);
 /* Inside the stack. Replaces all addresses of one origin; of equal ones the user's stay. NST_FULL: more than fit; of those
 ** formed from prefixes only so many are taken as do fit. */
 nst_error nst_interface_set_addresses(nst_interface *interface, nst_address_origin origin, const nst_prefix *addresses,
@@ -91,8 +100,6 @@ void nst_interface_deprecate(nst_interface *interface, const ip_addr_t *address,
 void nst_interface_make_link_local(nst_interface *interface, const uint8_t *identifier);
 /* Whether there is room for another IPv6 address. */
 bool nst_interface_has_room6(const nst_interface *interface);
-void nst_interface_set_up(nst_interface *interface, bool up);
-bool nst_interface_is_ethernet(const nst_interface *interface);
 /* The interface of an address of the stack's own; NULL: it is none. */
 nst_interface *nst_interface_with_address(const nst_stack *stack, const ip_addr_t *address);
 bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address);
@@ -104,6 +111,11 @@ bool nst_interface_is_broadcast(const nst_interface *interface, const ip_addr_t 
 bool nst_interface_is_for_us(const nst_interface *interface, const ip_addr_t *destination);
 /* Inside the stack. Goes on without an address that turned out to be somebody else's. */
 void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *address);
+
+/* ---- */
+
+void nst_interface_set_up(nst_interface *interface, bool up);
+bool nst_interface_is_ethernet(const nst_interface *interface);
 
 /* From the device. */
 void nst_interface_packet_came(nst_interface *interface);

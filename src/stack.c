@@ -54,6 +54,7 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   nst_reassembly_init(stack);
   nst_neighbours_init(&stack->neighbours);
   nst_owner_init(&stack->memory);
+  nst_pollset_init(&stack->pollset);
   nst_list_init(&stack->runnable);
   nst_list_init(&stack->woken);
   nst_list_init(&stack->traced);
@@ -316,6 +317,7 @@ void nst_stack_die(nst_stack *stack) {
   while ((link = stack->interfaces.next) != &stack->interfaces) {
     nst_interface_detach(nst_holder(link, nst_interface, link));
   }
+  nst_pollset_close(&stack->pollset);
   nst_trace_clear(stack);
   nst_reassembly_clear(stack);
   nst_neighbours_clear(&stack->neighbours);

@@ -77,6 +77,7 @@ struct nst_stack {
   nst_link interfaces;
   size_t interface_count, netif_count;
   nst_link busy;        /* nst_interface.busy */
+  nst_pollset pollset;  /* of their devices, when somebody else waits for several of them */
   nst_interface *loopback;
   nst_table own;        /* nst_own.node: all addresses of ours */
   nst_routes routes;

@@ -51,6 +51,7 @@ static void lose(nst_tun *self) {
   device->gone = true;
   self->reads = 0;
   drop_queue(self);
+  nst_descriptors_update(device);
   nst_device_packet_came(device); /* who waits learns that nothing will come any more */
   nst_device_room_came(device);
 }
@@ -79,6 +80,7 @@ static bool put_first(nst_tun *self) {
 static void flush(nst_device *device) {
   nst_tun *self = tun_of(device);
   while (self->queued > 0 && !self->blocked) self->blocked = !put_first(self);
+  if (self->blocked) nst_descriptors_update(device);
 }
 
 /* As with a pipe whose other end is closed: what is gone takes everything. */
@@ -144,7 +146,7 @@ static bool is_cut(const nst_device *device) {
 
 static void close_tun(nst_device *device) {
   drop_queue(tun_of(device));
-  nst_list_remove(&device->descriptor);
+  nst_descriptors_remove(device);
   nst_list_remove(&device->unwritten);
   close(device->fd);
   device->fd = -1;
@@ -159,7 +161,10 @@ static void ready(nst_device *device, short what) {
   if (self->blocked && (what & ~POLLIN) != 0) {
     self->blocked = false;
     flush(device);
-    if (!self->blocked) nst_device_room_came(device);
+    if (!self->blocked) {
+      nst_descriptors_update(device);
+      nst_device_room_came(device);
+    }
   }
   if ((what & ~POLLOUT) == 0 || device->gone) return;
   self->reads = READS_AT_ONCE;

@@ -86,8 +86,8 @@ local tun_options = {
 -- received there, and what is routed to the interface the stack receives.
 -- @tparam[opt] table options `name` (the kernel chooses), `mode` ("tun"), `mtu` (the kernel's; it is told ours if it
 -- lets us), `netns` (a network namespace of that name), `fd` (an open TUN or TAP device, or a datagram socket: it is
--- duplicated, the caller closes his own; both do not block from then on), `offload` (true: the kernel may hand over and
--- take many segments at once, to the stack they are single ones; false: it sees each for itself)
+-- duplicated, the caller closes his own; both do not block from then on), `offload` (false: the kernel sees each
+-- segment by itself; true: it may hand over and take many at once, which to the stack are single ones)
 -- @treturn device|nil
 -- @treturn string "permission denied", "not supported" (no /dev/net/tun, or what `fd` is), "address already in use"
 -- (the name is taken), "address not available" (no such namespace), "closed" (`fd` is not open), "full", "no memory"
@@ -98,7 +98,7 @@ function M.tun(options)
   options = check.options(options, tun_options, 1, "tun")
   if options.fd and options.name then check.bad(1, "tun", "options 'fd' and 'name' exclude each other") end
   return core.tun(options.name, options.mode, options.mtu or 0, options.netns, options.fd,
-    options.offload ~= false)
+    options.offload or false)
 end
 
 -- When a wait of `timeout` seconds ends; false: it may not wait at all.

@@ -94,6 +94,16 @@ function core.where() end
 ---@return boolean
 function core.guarded() end
 
+---Makes the bell: one descriptor for a loop that is not ours, readable when the stacks want to be driven.
+---@return integer|nil # the descriptor, always the same in a process
+---@return string|nil # "full": no descriptor is left, "no memory"
+function core.bell_open() end
+
+---The stacks have been driven; sets the bell.
+---@param base number time of the monotonic clock when the run began
+---@param time? number seconds since then at which it rings in any case
+function core.bell(base, time) end
+
 ---Makes a UDP handle, bound to nothing.
 ---@param stack netstack.stack
 ---@return netstack.core.udp|nil
@@ -254,11 +264,12 @@ function stack:poll_delay(now) end
 function stack:timeout() end
 
 ---What to wait for, for cqueues.
----@return integer|nil # the device's file descriptor (cqueues); nil: it has none, or none from which anything can come
+---@return integer|nil # the device's file descriptor, or one that stands for those of several and stays the stack's; nil: it has none, or none from which anything can come
+---@return string|nil # "closed"; "full": no descriptor is left to stand for several
 function stack:pollfd() end
 
 ---What to wait for it to become, for cqueues.
----@return string|nil # what to wait for on `pollfd`: "r", or "rw" while the kernel has no room (cqueues); nil: nothing
+---@return string|nil # what to wait for on `pollfd`: "r", or "rw" while the kernel has no room for a device that stands for itself; nil: nothing
 function stack:events() end
 
 ---Runs queued commands without touching the device.
