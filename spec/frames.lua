@@ -95,6 +95,9 @@ function M.kind(data)
       [136] = "advertisement" }
     return names[packet:byte(41)] or "icmp6"
   end
+  if type == 0x86dd and packet:byte(7) == 0 and packet:byte(41) == 58 then
+    return ({ [130] = "query", [131] = "report", [132] = "done" })[packet:byte(49)] or "icmp6"
+  end
   return type == 0x0800 and "ipv4" or "ipv6"
 end
 

@@ -21,6 +21,7 @@ typedef struct world {
   nst_udp *udp;
   bool checksum;
   unsigned host; /* of the next send or connect */
+  unsigned group; /* of the next membership, or datagram to a group */
   bool ipv6, more; /* ...addresses than usual */
   nst_prefix sure[NST_ADDRESSES + 1]; /* addresses that nobody can take away any more */
   size_t sure_count;
@@ -277,6 +278,8 @@ static void open_sockets(nst_stack *stack, void *argument) {
   (void)nst_tcp_listen(w->listener, 4);
   w->udp = nst_udp_new(stack);
   (void)nst_udp_bind(w->udp, &any, 7);
+  turn_membership(w->udp, w->interface, false, 1);
+  turn_membership(w->udp, w->interface, true, 1);
 }
 
 static void host_of(const world *w, ip_addr_t *host) {
@@ -313,6 +316,30 @@ static void start_connect(nst_stack *stack, void *argument) {
   }
   if (w->client == NULL) w->client = nst_tcp_new(stack);
   if (w->client) (void)nst_tcp_connect(w->client, &host, 1000);
+}
+
+static void use_groups(nst_stack *stack, void *argument) {
+  world *w = argument;
+  (void)stack;
+  if (w->group & 0x40) send_to_group(w->udp, w->interface, w->ipv6, w->group);
+  else turn_membership(w->udp, w->interface, w->ipv6, w->group);
+}
+
+/* Something comes for a group, or a membership begins or ends, or something is sent to one. */
+static void for_groups(world *w, source *s, uint8_t *frame) {
+  size_t length;
+  uint8_t *ip;
+  w->group = take(s);
+  if (w->group & 0x80) {
+    (void)nst_inside(w->stack, use_groups, w);
+    return;
+  }
+  ip = group_packet(s, frame, w->ipv6, &length);
+  put_station(ip - 14, 0x0c);
+  put_station(ip - 8, 0);
+  put16(ip - 2, w->ipv6 ? 0x86dd : 0x0800);
+  if (w->checksum) mend(ip, length);
+  deliver(w, ip - 14, 14 + length);
 }
 
 static void turn(nst_stack *stack, void *argument) {
@@ -356,6 +383,7 @@ static void check(world *w) {
   for (at = w->interface->egress.next; at != &w->interface->egress; at = at->next) count++;
   if (interface_is_over_bounds(w)) abort();
   if (all->table.count > 1600 || all->waiting > 1024 || all->waiting_bytes > 4 << 20 || count > 2048) abort();
+  if (w->stack->groups.table.count > NST_GROUPS || w->udp->membership_count > NST_MEMBERSHIPS) abort();
 }
 
 /* true: what the stack sends is taken from the device before the next order. */
@@ -363,6 +391,10 @@ static bool order(world *w, source *s, uint8_t *frame) {
   unsigned what = take(s);
   size_t length, i;
   w->ipv6 = (what & 0x80) != 0;
+  if ((what & 0x6c) == 0x6c) {
+    for_groups(w, s, frame);
+    return true;
+  }
   if ((what & 0x60) == 0x60) {
     if (what & 0x10) advertisement(w, s, frame);
     else if (what & 1) (void)nst_inside(w->stack, start_dhcp, w);

@@ -7,6 +7,7 @@
 #include "bytes.h"
 #include "dhcp.h"
 #include "ethernet.h"
+#include "group.h"
 #include "neighbour.h"
 #include "slaac.h"
 #include "stack.h"
@@ -201,7 +202,10 @@ void nst_interface_make_link_local(nst_interface *interface, const uint8_t *iden
   interface->has_link_local = true;
   (void)own_all(interface);
   set_netif6(interface);
-  if (nst_interface_is_ethernet(interface)) nst_ethernet_announce(interface, &interface->link_local.address);
+  if (!nst_interface_is_ethernet(interface)) return;
+  interface->tentative_until[NST_ADDRESSES] = NST_NEVER; /* how long exactly, says who asks for others that have it */
+  nst_groups_follow(interface);
+  nst_ethernet_announce(interface, &interface->link_local.address);
 }
 
 /* RFC 4291 2.5.6 */
@@ -226,6 +230,7 @@ nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const 
   nst_list_init(&interface->egress);
   nst_list_init(&interface->blocked);
   nst_list_init(&interface->looped);
+  nst_list_init(&interface->groups);
   nst_list_append(&stack->interfaces, &interface->link);
   stack->interface_count++;
   if (!set_netif4(interface, 0, NULL)) return interface;
@@ -265,6 +270,7 @@ static void forget_stack(nst_interface *interface, nst_stack *stack) {
   nst_link *link;
   nst_dhcp_stop(interface);
   nst_slaac_stop(interface);
+  nst_groups_forget(interface);
   disown_all(stack, interface);
   interface->stack = NULL;
   nst_routes_drop_interface(stack, interface);
@@ -394,6 +400,7 @@ nst_error nst_interface_set_addresses(nst_interface *interface, nst_address_orig
   }
   if (!own_all(interface)) return NST_NO_MEMORY;
   nst_tcp_addresses_changed(stack);
+  nst_groups_follow(interface);
   for (i = 0; i < count && nst_interface_is_ethernet(interface); i++) {
     if (fresh[i]) nst_ethernet_announce(interface, &interface->addresses[i].address);
   }
@@ -431,6 +438,7 @@ void nst_interface_set_up(nst_interface *interface, bool up) {
     else netif_set_down(&interface->netifs[i]);
   }
   if (up) nst_interface_room_came(interface);
+  if (changes && up) nst_groups_announce(interface);
   if (changes && up && nst_interface_is_ethernet(interface)) announce_all(interface);
   if (changes && up && interface->slaac) nst_slaac_solicit(interface);
   if (changes && !up) nst_neighbours_forget(interface);

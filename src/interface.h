@@ -57,6 +57,8 @@ struct nst_interface {
   nst_prefix link_local; /* made by ourselves; not one of addresses[] */
   bool has_link_local;
   nst_time defended;   /* an IPv4 address, last */
+  nst_link groups;     /* nst_group.link: what is wanted here */
+  size_t group_count;
   nst_dhcp *dhcp;      /* NULL: not asked for */
   nst_slaac *slaac;    /* NULL: not asked for */
   struct netif netifs[NST_IPV4_ADDRESSES];

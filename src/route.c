@@ -286,6 +286,10 @@ struct netif *nst_route_find(nst_stack *stack, const ip_addr_t *source, const ip
   return interface && usable(interface, destination) ? netif_for(interface, source, destination) : NULL;
 }
 
+struct netif *nst_route_through(nst_interface *interface, const ip_addr_t *source, const ip_addr_t *destination) {
+  return interface->stack && usable(interface, destination) ? netif_for(interface, source, destination) : NULL;
+}
+
 void nst_route_next(const nst_interface *interface, const ip_addr_t *destination, ip_addr_t *next) {
   /* No router passes on what has a zone. */
   const nst_route *route = has_zone(destination) ? NULL : search(interface->stack, destination, interface);

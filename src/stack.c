@@ -125,7 +125,7 @@ static nst_time earlier(nst_time a, nst_time b) {
 }
 
 static nst_time next_of_ip(const nst_stack *stack) {
-  nst_time at = earlier(nst_reassembly_next(stack), nst_neighbours_next(stack));
+  nst_time at = earlier(earlier(nst_reassembly_next(stack), nst_neighbours_next(stack)), nst_groups_next(stack));
   return earlier(at, earlier(nst_dhcp_next(stack), nst_slaac_next(stack)));
 }
 
@@ -215,6 +215,7 @@ static void poll_inside(nst_stack *stack, void *argument) {
     if (nst_tcp_timers_run(stack)) result->more = true;
     if (nst_reassembly_run(stack)) result->more = true;
     if (nst_neighbours_run(stack)) result->more = true;
+    if (nst_groups_run(stack)) result->more = true;
     if (nst_dhcp_run(stack)) result->more = true;
     if (nst_slaac_run(stack)) result->more = true;
     if (tell_waiting(stack)) result->more = true;
@@ -317,6 +318,7 @@ void nst_stack_die(nst_stack *stack) {
   nst_trace_clear(stack);
   nst_reassembly_clear(stack);
   nst_neighbours_clear(&stack->neighbours);
+  nst_groups_clear(stack);
   nst_image_free(stack);
   nst_owner_clear(&stack->memory, &hub->pool);
   nst_stack_release(stack);

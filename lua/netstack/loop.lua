@@ -28,7 +28,7 @@ local DEEPEST = 40
 local CLOCK_STEP = 0.001
 -- So many rounds in which tasks did nothing but `sleep(0)`, or calls that may not wait, are taken for polling: time
 -- then moves on.
-local PATIENCE = 100000
+local PATIENCE = 2000
 
 local M = {}
 

@@ -280,7 +280,7 @@ function stack:trace(fn) end
 function stack:name() end
 
 ---Counters by protocol.
----@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly: {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions, limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet, and {failed, evicted, dropped, conflicts, duplicates} so far; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended: {closed = true, cause}
+---@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly: {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions, limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet, and {failed, evicted, dropped, conflicts, duplicates} so far; groups: {entries}, what was sent of them {reports, leaves}, {queries} that were heeded, {ignored} that break the rules, {unwanted} packets to groups that nobody joined; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended: {closed = true, cause}
 function stack:stats() end
 
 ---The sockets.
@@ -644,16 +644,16 @@ function udp:getsockname() end
 function udp:getpeername() end
 
 ---Sets an option.
----@param option string broadcast reuseaddr dont-fragment ipv6-v6only ip-ttl ipv6-unicast-hops ip-tos
----@param value boolean|integer
+---@param option string broadcast reuseaddr dont-fragment ipv6-v6only ip-multicast-loop ipv6-multicast-loop; ip-ttl ipv6-unicast-hops ip-tos ip-multicast-ttl ipv6-multicast-hops; ip-add-membership ip-drop-membership ipv6-add-membership ipv6-drop-membership; ip-multicast-if
+---@param value boolean|integer|table|string a membership is {multiaddr =, interface =}
 ---@return integer|nil # 1
----@return string|nil # "not supported" (multicast options)
+---@return string|nil # of memberships: "invalid address", "no route", "address already in use" (it is a member), "address not available" (it is none), "full", "wrong ip version"
 function udp:setoption(option, value) end
 
 ---The value of an option.
 ---@param option string
----@return boolean|integer|nil
----@return string|nil # "not supported" (multicast options)
+---@return boolean|integer|string|nil
+---@return string|nil # "closed"
 function udp:getoption(option) end
 
 ---@class netstack.core.raw
