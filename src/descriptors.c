@@ -24,6 +24,14 @@ void nst_descriptors_add(nst_device *device) {
   nst_list_append(&device->hub->descriptors, &device->descriptor);
 }
 
+void nst_descriptors_flush(nst_hub *hub) {
+  nst_link *link;
+  while ((link = nst_list_pop(&hub->unwritten)) != NULL) {
+    nst_device *device = nst_holder(link, nst_device, unwritten);
+    device->kind->flush(device);
+  }
+}
+
 static bool is_wanted(const nst_device *device) {
   return device->interface || !nst_list_empty(&device->readers) || !nst_list_empty(&device->writers);
 }

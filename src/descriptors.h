@@ -9,6 +9,8 @@
 
 /* From opening to closing: a device whose fd is set. */
 void nst_descriptors_add(nst_device *device);
+/* Gives the kernel what was sent to devices since the last time: what one call into a stack has led to goes together. */
+void nst_descriptors_flush(nst_hub *hub);
 /* Waits until a device has something, `timeout` has passed or a signal came, and tells the devices. */
 void nst_descriptors_wait(nst_hub *hub, nst_time timeout);
 /* The same without waiting, and only when the last look was some time ago: for loops that do not come to wait. */

@@ -19,6 +19,7 @@ nst_hub *nst_hub_new(void) {
   nst_list_init(&hub->outgoing);
   nst_list_init(&hub->traced);
   nst_list_init(&hub->descriptors);
+  nst_list_init(&hub->unwritten);
   return hub;
 }
 

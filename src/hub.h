@@ -29,6 +29,7 @@ struct nst_hub {
   unsigned ids;       /* of Lua objects that C must find again */
   size_t unsettled;   /* closed connections whose data or FIN is not acknowledged yet */
   nst_link descriptors; /* nst_device.descriptor: open devices that have a file descriptor */
+  nst_link unwritten; /* nst_device.unwritten: those that have packets for the kernel */
   nst_time looked;    /* by the monotonic clock: when their descriptors were last asked for */
 };
 

@@ -269,8 +269,8 @@ static void remove_netifs(nst_stack *stack, void *argument) {
 static void forget_stack(nst_interface *interface, nst_stack *stack) {
   nst_link *link;
   nst_dhcp_stop(interface);
-  nst_slaac_stop(interface);
   nst_groups_forget(interface);
+  nst_slaac_stop(interface);
   disown_all(stack, interface);
   interface->stack = NULL;
   nst_routes_drop_interface(stack, interface);

@@ -125,7 +125,8 @@ static nst_time earlier(nst_time a, nst_time b) {
 }
 
 static nst_time next_of_ip(const nst_stack *stack) {
-  nst_time at = earlier(earlier(nst_reassembly_next(stack), nst_neighbours_next(stack)), nst_groups_next(stack));
+  nst_time at = earlier(nst_reassembly_next(stack), nst_neighbours_next(stack));
+  at = earlier(at, nst_groups_next(stack));
   return earlier(at, earlier(nst_dhcp_next(stack), nst_slaac_next(stack)));
 }
 

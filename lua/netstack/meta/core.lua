@@ -132,10 +132,11 @@ function core.device(mtu, medium, transmit, checksum) end
 ---@param mtu integer 0: that of the kernel
 ---@param netns string|nil the name of a network namespace
 ---@param fd integer|nil one that is open already, which is duplicated
+---@param offload boolean whether the kernel may hand over, and get, segments many at a time; of `fd`, what it is
 ---@return netstack.device|nil
 ---@return string|nil # "permission denied", "not supported", "address already in use", "address not available" (the namespace), "closed" (fd), "full" (descriptors), "no memory"
 ---@return string|nil # what to do about it
-function core.tun(name, mode, mtu, netns, fd) end
+function core.tun(name, mode, mtu, netns, fd, offload) end
 
 ---Joins a device to a stack.
 ---@param stack netstack.stack
