@@ -4,7 +4,6 @@
 
 #include "bytes.h"
 #include "device.h"
-#include "ethernet.h"
 #include "group.h"
 #include "nd.h"
 #include "stack.h"

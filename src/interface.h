@@ -90,8 +90,8 @@ void nst_addresses_end(nst_interface *interface);
 void nst_addresses_disown(nst_stack *stack, nst_interface *interface);
 /* Inside the stack, on an Ethernet. Tells the link of all, and asks who else has them. */
 void nst_addresses_announce(nst_interface *interface);
-/* Inside the stack. Replaces all addresses of one origin; of equal ones the user's stay. NST_FULL: more than fit; of those
-** formed from prefixes only so many are taken as do fit. */
+/* Inside the stack. Replaces all addresses of one origin; of equal ones the user's stay. NST_FULL: more than fit; of
+** those formed with prefixes only so many are taken as do fit. */
 nst_error nst_interface_set_addresses(nst_interface *interface, nst_address_origin origin, const nst_prefix *addresses,
                                       size_t count);
 /* Inside the stack. Harmless with what is no address of the interface. */

@@ -163,7 +163,8 @@ static int mac(lua_State *L) {
 /*** The IPv6 address that it made for its link, on an Ethernet from its mac; not one of addresses().
 @function interface:link_local
 @treturn string|nil "fe80::ff:fe00:1%eth0"
-@treturn string "not supported": on another medium without SLAAC, below an mtu of 1280, or when another station has it */
+@treturn string "not supported": on another medium without SLAAC, below an mtu of 1280, or when another station has
+it */
 static int link_local(lua_State *L) {
   nst_interface *interface = nst_lua_interface(L, "link_local");
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
@@ -430,7 +431,8 @@ static int set_gateway(lua_State *L) {
 
 void nst_lua_open_interface(lua_State *L) {
   static const luaL_Reg methods[] = {
-    {"set_addresses", set_addresses}, {"addresses", addresses}, {"set_gateway", set_gateway}, {"up", up}, {"down", down}, {"is_up", is_up},
+    {"set_addresses", set_addresses}, {"addresses", addresses}, {"set_gateway", set_gateway}, {"up", up},
+    {"down", down}, {"is_up", is_up},
     {"mac", mac}, {"link_local", link_local}, {"start_dhcp", nst_lua_start_dhcp}, {"lease", nst_lua_lease},
     {"start_slaac", nst_lua_start_slaac}, {"slaac", nst_lua_slaac},
     {"stats", stats}, {"detach", detach}, {NULL, NULL}};

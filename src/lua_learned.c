@@ -1,5 +1,5 @@
-/*** What interfaces learn from servers and routers: DHCP and SLAAC. Whatever is told is copied before any table is made:
-making one may run finalisers, and these may detach interfaces.
+/*** What interfaces learn from servers and routers: DHCP and SLAAC. Whatever is told is copied before any table is
+made: making one may run finalisers, and these may detach interfaces.
 @submodule netstack.core */
 #include <string.h>
 
@@ -125,8 +125,8 @@ static void slaac_inside(nst_stack *stack, void *argument) {
   order->error = nst_slaac_start(order->interface);
 }
 
-/*** Starts to ask for routers, and to heed what they advertise. On another medium than an Ethernet it makes a link-local
-address first.
+/*** Starts to ask for routers, and to heed what they advertise. On another medium than an Ethernet it makes a
+link-local address first.
 @function interface:start_slaac
 @treturn integer|nil 1
 @treturn string "not supported": IPv6 needs an mtu of 1280 */
@@ -178,9 +178,9 @@ static void push_addresses(lua_State *L, const nst_stack *stack, const nst_inter
 /*** What SLAAC has got.
 @function interface:slaac
 @treturn table|nil {state, addresses, gateway, routers, dns, mtu, ignored, limited}: `state` is "SOLICITING" until there
-is an address, then "BOUND"; addresses are {address, preferred, expires}, routers {address, expires, reachable}, times in
-seconds from now, none for ever; `gateway` is the router that is used; `mtu` what one said; `ignored`, advertisements and
-options that made no sense; `limited`, {routers, prefixes, dns} for which there was no room
+is an address, then "BOUND"; addresses are {address, preferred, expires}, routers {address, expires, reachable}, times
+in seconds from now, none for ever; `gateway` is the router that is used; `mtu` what one said; `ignored`,
+advertisements and options that made no sense; `limited`, {routers, prefixes, dns} for which there was no room
 @treturn string "not supported": no SLAAC here */
 int nst_lua_slaac(lua_State *L) {
   nst_interface *interface = nst_lua_interface(L, "slaac");

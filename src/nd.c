@@ -151,7 +151,8 @@ static void solicited(nst_interface *interface, const uint8_t *message, size_t l
   if (!nst_interface_has_address(interface, target)) return;
   if (ip_addr_isany(source)) { /* who asks so, wants the address for itself */
     if (!override) lose(interface, target);
-    else answer(interface, build(interface, target, all_nodes, NST_ND_ADVERTISEMENT, override, target, NST_ND_TARGET_STATION),
+    else answer(interface,
+                build(interface, target, all_nodes, NST_ND_ADVERTISEMENT, override, target, NST_ND_TARGET_STATION),
                 all_stations);
     return;
   }

@@ -1,4 +1,4 @@
-/* Neighbour discovery (RFC 4861): the names of its messages and options, and what nd.c does with the neighbours' part. */
+/* Neighbour discovery (RFC 4861): its messages and options by name, and what nd.c does about neighbours. */
 #ifndef NST_ND_H
 #define NST_ND_H
 

@@ -241,8 +241,8 @@ static bool is_single(const nst_stack *stack) {
   return stack->interface_count == (stack->loopback ? 2u : 1u);
 }
 
-/* Whether the other end of a point-to-point interface is to have it: with an address for the link alone, what is for the
-** link. */
+/* Whether the other end of a point-to-point interface is to have it: with an address for the link alone, only what is
+** for the link. */
 static bool reaches(const nst_interface *interface, const ip_addr_t *destination) {
   size_t i;
   if (!IP_IS_V6(destination) || !interface->has_link_local || ip6_addr_islinklocal(ip_2_ip6(destination))) return true;

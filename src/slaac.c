@@ -146,8 +146,8 @@ void nst_slaac_unreachable(nst_interface *interface, const ip_addr_t *neighbour)
 /* ---- prefixes ---- */
 
 /*
-** RFC 7217 §5: the same on this network again, and nothing that tells who we are elsewhere. The stack's secret is random,
-** or its seed's.
+** RFC 7217 §5: the same on this network again, and nothing that tells who we are elsewhere. The stack's secret is
+** random, or its seed's.
 */
 static void identify(const nst_interface *interface, const uint8_t *prefix, unsigned tries, uint8_t *identifier) {
   uint8_t key[8 + sizeof interface->name + sizeof interface->mac + 1];
