@@ -43,7 +43,7 @@ static nst_interface *attach(nst_stack *stack, nst_device *device, unsigned net)
   prefixes[0].bits = 24;
   IP_ADDR6(&prefixes[1].address, PP_HTONL(0xfd000000u | net << 16), 0, 0, PP_HTONL(1));
   prefixes[1].bits = 64;
-  (void)nst_interface_set_addresses(interface, prefixes, 2);
+  (void)nst_interface_set_addresses(interface, NST_ADDRESS_GIVEN, prefixes, 2);
   return interface;
 }
 

@@ -15,9 +15,9 @@ local source, reason
 -- @return path, or nil and why they cannot be had here
 function M.source()
   if not source and not reason then
-    local fetched, text = pcall(netns.command, ".build/fetch-luasocket 2>/dev/null")
-    source = fetched and text:gsub("%s+$", "") or nil
-    reason = not source and "LuaSocket's sources could not be fetched: see .build/fetch-luasocket" or nil
+    local fetched, text = pcall(netns.command, ".build/fetch-luasocket")
+    local last = text:match("([^\n]*)%s*$")
+    if fetched then source = last else reason = "LuaSocket's sources cannot be had: " .. last end
   end
   return source, reason
 end

@@ -295,7 +295,7 @@ for _, family in ipairs(families) do
       asked(query, function(seen) assert.equal(2, #seen) end)
     end)
 
-    it("is reported a bounded number of times, however often somebody asks #guarded", function()
+    it("is reported a bounded number of times, however often somebody asks", function()
       local query = group_message(family.peer, family.all, family.query, family.nobody, { within = 1 })
       by_hand(function(stack, far)
         local socket = member(stack, family)

@@ -4,8 +4,8 @@
 
 #include "bytes.h"
 #include "device.h"
-#include "ethernet.h"
 #include "group.h"
+#include "nd.h"
 #include "stack.h"
 
 #include "lwip/ip_addr.h"
@@ -55,7 +55,7 @@ static nst_guard_cause transport(const nst_interface *interface, const uint8_t *
     case ICMP6:
       if (!ipv6) break;
       if (length < 8) return NST_GUARD_TRANSPORT;
-      if (header[0] >= 133 && header[0] <= 137) return nst_guard_nd(interface, packet, header, length);
+      if (nst_is_nd_type(header[0])) return nst_guard_nd(interface, packet, header, length);
       if (header[0] == 2 && nst_get32(header + 4) < 1280) return NST_GUARD_LEAST_MTU; /* RFC 8201 §4 */
       break;
     default: break;

@@ -6,6 +6,7 @@
 #include "forward.h"
 #include "group.h"
 #include "interface.h"
+#include "nd.h"
 #include "reassembly.h"
 #include "stack.h"
 #include "trace.h"

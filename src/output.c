@@ -143,6 +143,7 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
   packet = nst_packet_from_pbuf(stack->hub, p);
   if (packet == NULL) return ERR_MEM;
   if (!stack->verbatim) stamp(netif, packet, destination);
+  packet->summed = !stack->verbatim;
   if (to_self) {
     count(interface, packet);
     nst_interface_loop(interface, packet);

@@ -77,6 +77,7 @@ struct nst_stack {
   nst_link interfaces;
   size_t interface_count, netif_count;
   nst_link busy;        /* nst_interface.busy */
+  nst_pollset pollset;  /* of their devices, when somebody else waits for several of them */
   nst_interface *loopback;
   nst_table own;        /* nst_own.node: all addresses of ours */
   nst_routes routes;
@@ -110,7 +111,7 @@ struct nst_stack {
   nst_reassembly reassembly;
   nst_neighbours neighbours;
   nst_groups groups;
-  unsigned dhcp_count;  /* interfaces that have it */
+  unsigned dhcp_count, slaac_count; /* interfaces that have it */
 
   nst_link events;      /* nst_event.link, of the trace */
   size_t event_count;

@@ -11,5 +11,6 @@ typedef struct nst_device nst_device;
 typedef struct nst_socket nst_socket;
 typedef struct nst_udp nst_udp;
 typedef struct nst_request nst_request;
+typedef struct nst_slaac nst_slaac;
 
 #endif

@@ -55,8 +55,14 @@ end
 -- @tparam boolean bare whether it has no address yet and may still become of either family
 -- @treturn table
 function M.new(metatable, socket, stack, family, bare)
-  return setmetatable({ socket = socket, stack = sockets.weak(stack), family = family, closed = false, bare = bare },
-    metatable)
+  return setmetatable({
+    socket = socket,
+    stack = sockets.weak(stack),
+    family = family,
+    closed = false,
+    bare = bare,
+    last = nil, -- what getstats told when a TCP object was closed
+  }, metatable)
 end
 
 --- The addresses that a host stands for, of the object's family; "*" is every address of it. The object is to have one.
@@ -168,7 +174,7 @@ function M.common(methods, absent)
       error("bad argument #1 to 'setfd' (no such socket)", 2)
     end
     given_up[number] = nil
-    self.socket, self.closed, self.bare = socket, false, false
+    self.socket, self.closed, self.bare, self.last = socket, false, false, nil
   end
 
   function methods:getfamily()

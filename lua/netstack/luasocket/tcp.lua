@@ -68,9 +68,10 @@ end
 
 -- With a timeout of 0 a new attempt is only begun: as on Linux, nobody is refused at once, next door neither.
 local function attempt(self, address, port)
-  local block, total = self.socket:gettimeout()
-  if self.pending or (block ~= 0 and total ~= 0) then return self.socket:connect(address, port) end
-  local ok, err = try_connect(self.socket.handle, address, port)
+  local socket = self.socket
+  local block, total = socket:gettimeout()
+  if self.pending or socket.connecting or (block ~= 0 and total ~= 0) then return socket:connect(address, port) end
+  local ok, err = try_connect(socket.handle, address, port)
   return ok, err == "wouldblock" and "timeout" or err
 end
 
