@@ -270,7 +270,7 @@ static void close_end(nst_device *device) {
 }
 
 static const nst_device_kind link_kind = {"link", has_room, transmit, receive, has_packet, is_cut, mtu_chosen,
-                                          close_end, NULL, NULL};
+                                          close_end, NULL, NULL, NULL};
 
 nst_lab_link *nst_lab_link_new(nst_hub *hub, uint16_t mtu, nst_medium medium, bool checksum, uint64_t seed,
                                nst_device *ends[2]) {
