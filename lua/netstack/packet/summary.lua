@@ -59,8 +59,7 @@ local function tcp(packet, base, brief)
   if flags.urg then parts[#parts + 1] = "urg " .. fields.urgent end
   local options = fields.options
   if options and brief then
-    options = { options.mss and "mss", options.sack and "sack", mss = options.mss, sack = options.sack }
-    if not options[1] then options = options[2] and { "sack", sack = options.sack } end
+    options = options.mss and { "mss", mss = options.mss } or options.sack and { "sack", sack = options.sack }
   end
   if options then parts[#parts + 1] = "options [" .. tcp_options(options, base.ack) .. "]" end
   parts[#parts + 1] = "length " .. length
@@ -157,8 +156,8 @@ end
 
 --- What a packet says, without from where and where to.
 -- @tparam table packet
--- @tparam[opt] table options `base`: `seq` and `ack` that TCP's numbers are counted from; `brief`: of TCP's options mss
--- and SACK only; `quoted`: what an ICMP message quotes, dissected
+-- @tparam[opt] table options `base`: `seq` and `ack` that TCP's numbers are counted from; `brief`: of TCP's options mss or
+-- SACK only; `quoted`: what an ICMP message quotes, dissected
 function M.content(packet, options)
   local text
   options = options or {}
