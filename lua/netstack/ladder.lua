@@ -80,7 +80,7 @@ function M.draw(list, options)
       others = others + 1
     end
   end
-  local lines = { format("%s  %s%s%s", rep(" ", clock), left, rep(" ", max(1, width + 10 - #left - #right)), right) }
+  local lines = { format("%s  %s%s%s", rep(" ", clock), left, rep(" ", max(1, width + 11 - #left - #right)), right) }
   for _, row in ipairs(rows) do
     local line = " " .. row.text .. " " .. rep("-", width - #row.text)
     if row.rightward then line = "--" .. line .. (row.dropped and "---x  " or "---->")

@@ -1,11 +1,11 @@
 --- Packets taken apart into tables and built from them, in plain Lua.
 --
 -- A packet is a table with a table for each header it has, and two strings: `payload`, what the last of them carries
--- ("" for nothing), and `trailer`, what follows the end of the IP or ARP packet (padding; nil for nothing). Numbers are as
--- they stand in the header, in network order, except that lengths, offsets and IPv4's fragment offset count bytes
--- everywhere. Addresses are text as everywhere in netstack, those of stations `"02:00:00:00:00:01"`. Fields marked * are
--- computed by `build` where they are absent, those with a value after = have that default, 0 or false where none is
--- said; addresses and ports without a default have to be given.
+-- ("" for nothing), and `trailer`, what follows the end of the IP or ARP packet (padding; nil for nothing). Numbers
+-- are as they stand in the header, in network order, except that lengths, offsets and IPv4's fragment offset count
+-- bytes everywhere. Addresses are text as everywhere in netstack, those of stations `"02:00:00:00:00:01"`. Fields
+-- marked * are computed by `build` where they are absent, those with a value after = have that default, 0 or false
+-- where none is said; addresses and ports without a default have to be given.
 --
 -- - `ethernet`: `destination`, `source`, `type`*
 -- - `arp`: `operation` = 1 (request; 2 reply), `sender_mac`, `sender_address`, `target_mac` = all zeros,
@@ -13,38 +13,38 @@
 -- - `ipv4`: `source`, `destination`, `ttl` = 64, `protocol`*, `tos`, `id`, `dont_fragment`, `more_fragments`,
 --   `fragment_offset`, `reserved`, `header_length`*, `total_length`*, `checksum`*, `checksum_ok`, `options`: a list of
 --   `"nop"`, `"eol"`, `{ type =, data = }`
--- - `ipv6`: `source`, `destination`, `hop_limit` = 64, `next_header`*, `traffic_class`, `flow_label`, `payload_length`*,
---   `extensions`: a list of tables with `type` and `next_header`*: `"hop_by_hop"` and `"destination"` (`options`, a
---   list of `{ type =, data = }`), `"routing"` (`routing_type`, `segments_left`, `data`), `"fragment"` (`offset`,
---   `more_fragments`, `id`)
--- - `tcp`: `source_port`, `destination_port`, `seq`, `ack`, `flags` (a table of `fin syn rst psh ack urg ece cwr ns`, or
---   letters for `build`: F S R P A U E C N, as in `"SA"`), `window` = 65535 (not scaled), `urgent`, `header_length`*,
---   `checksum`*, `checksum_ok`, `options`: `mss`, `window_scale` (a shift), `sack_permitted`, `sack` (a list of
---   `{ left =, right = }`), `timestamps` (`{ value =, echo = }`); its list has their order: these names, `"nop"`,
---   `"eol"`, `{ type =, data = }` for others. Those that are not in the list are written behind it, and one in the list
---   that has no value is left out
--- - `udp`: `source_port`, `destination_port`, `length`*, `checksum`* (0: there is none), `checksum_ok`, `surplus` (what
---   follows the datagram in the IP packet)
--- - `icmp`: `type`, `code`, `checksum`*, `checksum_ok`; `identifier`, `sequence` (echo, timestamp); `mtu` (unreachable),
---   `gateway` (redirect), `pointer` (parameter problem); `length` (RFC 4884, in words). What an error quotes is `payload`,
---   which `dissect` can read in turn
+-- - `ipv6`: `source`, `destination`, `hop_limit` = 64, `next_header`*, `traffic_class`, `flow_label`,
+--   `payload_length`*, `extensions`: a list of tables with `type` and `next_header`*: `"hop_by_hop"` and
+--   `"destination"` (`options`, a list of `{ type =, data = }`), `"routing"` (`routing_type`, `segments_left`,
+--   `data`), `"fragment"` (`offset`, `more_fragments`, `id`)
+-- - `tcp`: `source_port`, `destination_port`, `seq`, `ack`, `flags` (a table of `fin syn rst psh ack urg ece cwr ns`,
+--   or letters for `build`: F S R P A U E C N, as in `"SA"`), `window` = 65535 (not scaled), `urgent`,
+--   `header_length`*, `checksum`*, `checksum_ok`, `options`: `mss`, `window_scale` (a shift), `sack_permitted`, `sack`
+--   (a list of `{ left =, right = }`), `timestamps` (`{ value =, echo = }`); its list has their order: these names,
+--   `"nop"`, `"eol"`, `{ type =, data = }` for others. Those that are not in the list are written behind it, and one
+--   in the list that has no value is left out
+-- - `udp`: `source_port`, `destination_port`, `length`*, `checksum`* (0: there is none), `checksum_ok`, `surplus`
+--   (what follows the datagram in the IP packet)
+-- - `icmp`: `type`, `code`, `checksum`*, `checksum_ok`; `identifier`, `sequence` (echo, timestamp); `mtu`
+--   (unreachable), `gateway` (redirect), `pointer` (parameter problem); `length` (RFC 4884, in words). What an error
+--   quotes is `payload`, which `dissect` can read in turn
 -- - `icmpv6`: the same with `mtu` (packet too big) and `pointer`; `target`, `destination`, `router`, `solicited`,
 --   `override`, `options` (neighbour discovery); `hop_limit`, `managed`, `other`, `home_agent`, `preference`, `proxy`,
 --   `router_lifetime` = 1800 (seconds), `reachable_time`, `retransmit_timer` (milliseconds) (router advertisement);
 --   `max_response` (milliseconds), `group`, and as for `igmp`. Options are a list of tables with `type`:
 --   `"source_link_layer_address"`, `"target_link_layer_address"` (`address`), `"prefix_information"` (`prefix`,
---   `prefix_length` = 64, `on_link`, `autonomous`, `router`, `valid_lifetime` = 2592000, `preferred_lifetime` = 604800,
---   in seconds), `"mtu"` (`mtu`), `"recursive_dns_server"` (`lifetime` = 1800 seconds, `addresses`), or a number (`data`)
--- - `igmp`: `type`, `max_response` (tenths of a second, coded), `group`, `checksum`*, `checksum_ok`; version 3: `sources`,
---   `source_count`*, `suppress`, `robustness`, `query_interval`; `records`, `record_count`*: tables with `type`,
---   `group`, `sources`, `auxiliary`
+--   `prefix_length` = 64, `on_link`, `autonomous`, `router`, `valid_lifetime` = 2592000, `preferred_lifetime` =
+--   604800, in seconds), `"mtu"` (`mtu`), `"recursive_dns_server"` (`lifetime` = 1800 seconds, `addresses`), or a
+--   number (`data`)
+-- - `igmp`: `type`, `max_response` (tenths of a second, coded), `group`, `checksum`*, `checksum_ok`; version 3:
+--   `sources`, `source_count`*, `suppress`, `robustness`, `query_interval`; `records`, `record_count`*: tables with
+--   `type`, `group`, `sources`, `auxiliary`
 --
 -- `checksum_ok` is absent where it cannot be told: a fragment, a packet that was cut, UDP without a checksum. Reserved
 -- bits are there only when they are not 0. `truncated` is true when an IP header says that more bytes follow than are
 -- there; `malformed` says what could not be understood, and then the bytes from there on are the payload.
 -- @module netstack.packet
 
-local bytes = require "netstack.packet.bytes"
 local check = require "netstack.check"
 local ethernet = require "netstack.packet.ethernet"
 local icmp = require "netstack.packet.icmp"
@@ -57,7 +57,8 @@ local summary = require "netstack.packet.summary"
 local tcp = require "netstack.packet.tcp"
 local udp = require "netstack.packet.udp"
 
-local byte, floor, sub, error, ipairs, pcall, type = string.byte, math.floor, string.sub, error, ipairs, pcall, type
+local byte, floor, sub = string.byte, math.floor, string.sub
+local error, ipairs, pcall, type = error, ipairs, pcall, type
 
 local M = {}
 
@@ -92,7 +93,8 @@ for _, transport in ipairs(transports) do names[transport.name] = true end
 function M.dissect(data, options)
   if type(data) ~= "string" then check.bad(1, "dissect", "string expected, got " .. type(data)) end
   options = check.options(options, dissect_rules, 2, "dissect")
-  local packet, at, last, network = {}, 1, #data, nil
+  local packet, at, last = {}, 1, #data
+  local network
   local context = { packet = packet }
   if options.link == "ethernet" then
     local kind, next_at = ethernet.ethernet.dissect(data, at, last, context)
@@ -125,12 +127,25 @@ function M.dissect(data, options)
   return packet
 end
 
+-- Whether it is a piece of a packet: then lengths and checksums above IP are of the whole.
+local function is_fragment(packet)
+  local fields = packet.ipv4
+  if fields then return fields.more_fragments or (fields.fragment_offset or 0) ~= 0 end
+  local extensions = packet.ipv6 and packet.ipv6.extensions
+  if type(extensions) ~= "table" then return false end
+  for _, extension in ipairs(extensions) do
+    if type(extension) == "table" and extension.type == "fragment" then return true end
+  end
+  return false
+end
+
 -- The bytes of a packet; raises what `struct.fail` raises.
 local function assemble(packet, fill)
   struct.check_names(packet, names, "packet")
-  local context, network = { fill = fill }, packet.ipv4 and ipv4 or packet.ipv6 and ipv6 or nil
+  local context, network = {}, packet.ipv4 and ipv4 or packet.ipv6 and ipv6 or nil
   if packet.ipv4 and packet.ipv6 then struct.fail("packet", "both ipv4 and ipv6") end
   if network then context.addresses = network.addresses(packet.ipv4 or packet.ipv6) end
+  context.fill = fill and not is_fragment(packet)
   local data, built = struct.text(packet.payload, "payload"), nil
   for _, transport in ipairs(transports) do
     local fields = packet[transport.name]
@@ -143,8 +158,11 @@ local function assemble(packet, fill)
       data = transport.module.build(fields, data, context)
     end
   end
+  context.fill = fill
   if packet.arp then
-    if network or built then struct.fail("packet", "both arp and " .. (built or network == ipv4 and "ipv4" or "ipv6")) end
+    if network or built then
+      struct.fail("packet", "both arp and " .. (built or network == ipv4 and "ipv4" or "ipv6"))
+    end
     data, context.ethertype = ethernet.arp.build(packet.arp, data), 0x0806
   elseif network then
     data = network.build(packet.ipv4 or packet.ipv6, data, context)
@@ -158,7 +176,7 @@ end
 -- can be made.
 -- @tparam table packet headers may be missing: without `ethernet` it is an IP packet, without that the message alone
 -- @tparam[opt] table options `fill` (false): lengths and checksums are computed even where they are given, as when a
--- packet from `dissect` was changed
+-- packet from `dissect` was changed; in a fragment only those of IP, as the others are of the whole packet
 -- @treturn string|nil the bytes
 -- @treturn string what is wrong with which field: "tcp.window: out of range: 0 to 65535"
 ---@param packet table

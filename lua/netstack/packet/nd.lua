@@ -74,11 +74,14 @@ function M.write(list)
   for i, option in ipairs(list) do
     local where = "icmpv6.options[" .. i .. "]"
     if type(option) ~= "table" then fail(where, "table expected, got " .. type(option)) end
-    local kind, content = kinds[option.type], nil
+    local kind = kinds[option.type]
+    local content
     if kind then
       struct.check_names(option, kind.layout.names, where)
       content = kind.layout.write(option)
-      if kind.list then content = content .. membership.write_addresses(ipv6, option.addresses, where .. ".addresses") end
+      if kind.list then
+        content = content .. membership.write_addresses(ipv6, option.addresses, where .. ".addresses")
+      end
     else
       struct.check_names(option, { type = true, data = true }, where)
       local why = struct.unfit(option.type, 255)

@@ -108,7 +108,9 @@ local ICMP6 = {
   [135] = function(fields) return "neighbor solicitation, who has " .. fields.target end,
   [136] = function(fields) return "neighbor advertisement, tgt is " .. fields.target end,
   [137] = function(fields) return format("redirect, %s to %s", fields.destination, fields.target) end,
-  [143] = function(fields) return format("multicast listener report v2, %d group record(s)", fields.record_count) end,
+  [143] = function(fields)
+    return format("multicast listener report v2, %d group record(s)", fields.record_count)
+  end,
 }
 
 local IGMP = {
@@ -156,8 +158,8 @@ end
 
 --- What a packet says, without from where and where to.
 -- @tparam table packet
--- @tparam[opt] table options `base`: `seq` and `ack` that TCP's numbers are counted from; `brief`: of TCP's options mss or
--- SACK only; `quoted`: what an ICMP message quotes, dissected
+-- @tparam[opt] table options `base`: `seq` and `ack` that TCP's numbers are counted from; `brief`: of TCP's options mss
+-- or SACK only; `quoted`: what an ICMP message quotes, dissected
 function M.content(packet, options)
   local text
   options = options or {}
@@ -167,7 +169,9 @@ function M.content(packet, options)
   elseif packet.udp then text = "UDP, length " .. payload
   elseif packet.icmp then
     text = format("ICMP %s, length %d", message(ICMP, packet.icmp, options.quoted), payload + 8)
-  elseif packet.icmpv6 then text = "ICMP6, " .. message(ICMP6, packet.icmpv6)
+  elseif packet.icmpv6 then
+    text = "ICMP6, " .. message(ICMP6, packet.icmpv6)
+    if packet.icmpv6.type < 130 then text = format("%s, length %d", text, payload + 8) end
   elseif packet.igmp then text = message(IGMP, packet.igmp)
   elseif packet.ipv4 or packet.ipv6 then text = format("ip-proto-%d, length %d", protocol(packet), payload)
   else text = "length " .. payload end
@@ -180,7 +184,9 @@ function M.content(packet, options)
   if packet.truncated then text = text .. " [|cut]" end
   if packet.malformed then text = format("%s [malformed: %s]", text, packet.malformed) end
   for _, name in ipairs { "ipv4", "tcp", "udp", "icmp", "icmpv6", "igmp" } do
-    if packet[name] and packet[name].checksum_ok == false then text = format("%s [bad %s checksum]", text, name) end
+    if packet[name] and packet[name].checksum_ok == false then
+      text = format("%s [bad %s checksum]", text, name)
+    end
   end
   return text
 end

@@ -1,4 +1,5 @@
---- Reads pcapng and classic pcap, of either byte order. Nothing in a file makes it read or keep more than a block at once.
+--- Reads pcapng and classic pcap, of either byte order. Nothing in a file makes it read or keep more than a block at
+-- once.
 -- @module netstack.pcap.reader
 
 local byte, concat, floor, format, min, sub = string.byte, table.concat, math.floor, string.format, math.min, string.sub
@@ -67,7 +68,7 @@ local function read_options(self, data, at, last, offset)
   while at + 3 <= last do
     local code, length = u16(self, data, at), u16(self, data, at + 2)
     if code == 0 then break end
-    if at + 3 + length > last then fail(offset + at + 7, "an option of " .. length .. " bytes") end
+    if at + 3 + length > last then fail(offset + at - 1, "an option of " .. length .. " bytes") end
     found[code] = found[code] or sub(data, at + 4, at + 3 + length)
     at = at + 4 + length + -length % 4
   end
@@ -154,13 +155,15 @@ local function next_block(self)
       else fail(offset + 8, "no byte order") end
       self.interfaces, self.count = {}, 0
     end
-    local length = u32(self, head, 5)
+    local length, kind = u32(self, head, 5), u32(self, head, 1)
     if length % 4 ~= 0 or length < (section and 28 or 12) or length > MOST then
       fail(offset + 4, format("a block of %.0f bytes", length))
     end
     local data = magic .. take(self, length - 12 - #magic)
-    if u32(self, take(self, 4), 1) ~= length then fail(self.offset - 4, "another length than where the block begins") end
-    local read = not section and blocks[u32(self, head, 1)]
+    if u32(self, take(self, 4), 1) ~= length then
+      fail(self.offset - 4, "another length than where the block begins")
+    end
+    local read = not section and blocks[kind]
     local packet = read and read(self, data, offset + 8)
     if packet then return packet end
   end
@@ -224,8 +227,8 @@ end
 --- The next packet: `interface` (its number in the section, from 0), `interface_name`, `link` ("ip", "ethernet", or the
 -- number of another), `time` in seconds (nil in blocks that have none), `data`, `original_length` in bytes, `comment`.
 -- @treturn table|nil nil at the end
--- @treturn string what is wrong and where, when that is why: "offset 96: a block of 7 bytes"; it is told again each time.
--- "closed" after `close`
+-- @treturn string what is wrong and where, when that is why: "offset 96: a block of 7 bytes"; it is told again each
+-- time. "closed" after `close`
 ---@return table|nil packet
 ---@return string|nil err
 function Reader:read()
@@ -241,8 +244,8 @@ function Reader:read()
   return nil, self.failure
 end
 
---- Iterates over the packets that are left, as `for packet in reader:packets() do`. A file that is damaged ends it, too:
--- `reader:error()` says so.
+--- Iterates over the packets that are left, as `for packet in reader:packets() do`. A file that is damaged ends it,
+-- too: `reader:error()` says so.
 ---@return fun(): table|nil
 function Reader:packets()
   return function() return (self:read()) end
