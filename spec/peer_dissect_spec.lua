@@ -83,7 +83,8 @@ local FIELDS = {
   { "ip.proto", at("ipv4", "protocol") }, { "ip.id", at("ipv4", "id") }, { "ip.len", at("ipv4", "total_length") },
   { "ip.hdr_len", at("ipv4", "header_length") }, { "ip.dsfield", at("ipv4", "tos") },
   { "ip.flags.df", at("ipv4", "dont_fragment") }, { "ip.flags.mf", at("ipv4", "more_fragments") },
-  { "ip.frag_offset", at("ipv4", "fragment_offset") }, { "ip.checksum", at("ipv4", "checksum") },
+  { "ip.frag_offset", function(parts) return parts.ipv4 and parts.ipv4.fragment_offset / 8 end },
+  { "ip.checksum", at("ipv4", "checksum") },
   { "ip.checksum.status", status "ipv4" },
   { "ip.opt.type", function(parts)
     local first = parts.ipv4 and parts.ipv4.options and parts.ipv4.options[1]
@@ -136,7 +137,7 @@ local FIELDS = {
   { "icmpv6.nd.na.flag.r", of("icmpv6", { [136] = true }, "router") },
   { "icmpv6.nd.na.flag.s", of("icmpv6", { [136] = true }, "solicited") },
   { "icmpv6.nd.na.flag.o", of("icmpv6", { [136] = true }, "override") },
-  { "icmpv6.rd.na.target_address", of("icmpv6", { [137] = true }, "target") },
+  { "icmpv6.nd.rd.target_address", of("icmpv6", { [137] = true }, "target") },
   { "icmpv6.nd.ra.cur_hop_limit", of("icmpv6", { [134] = true }, "hop_limit") },
   { "icmpv6.nd.ra.flag.m", of("icmpv6", { [134] = true }, "managed") },
   { "icmpv6.nd.ra.flag.o", of("icmpv6", { [134] = true }, "other") },
@@ -231,12 +232,12 @@ local function ask(path)
   local fields, errors = { "frame.time_epoch", "frame.interface_name", "frame.comment" }, netns.folder() .. "/errors"
   for i, field in ipairs(FIELDS) do fields[i + 3] = field[1] end
   -- It says of root that it is root, and means that it should not capture.
-  local status_, text = netns.start(("%stshark -n -r %s -o ip.defragment:FALSE -o ipv6.defragment:FALSE " ..
+  local code, text = netns.start(("%stshark -n -r %s -o ip.defragment:FALSE -o ipv6.defragment:FALSE " ..
     "-o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE " ..
-    "-o tcp.desegment_tcp_streams:FALSE -o tcp.relative_sequence_numbers:FALSE -o tcp.analyze_sequence_numbers:FALSE " ..
-    "-T fields -E occurrence=f -e %s 2>%s")
+    "-o tcp.desegment_tcp_streams:FALSE -o tcp.relative_sequence_numbers:FALSE " ..
+    "-o tcp.analyze_sequence_numbers:FALSE -T fields -E occurrence=f -e %s 2>%s")
     :format(netns.CLEAN, path, table.concat(fields, " -e "), errors)):wait(60)
-  assert.equal(0, status_)
+  assert.equal(0, code)
   local lines = {}
   for line in text:gmatch("[^\n]+") do
     local values = {}
