@@ -24,8 +24,8 @@ BUSTED_ARGS ?=
 GUARD ?= on
 # What specs set up networks with, the programs that stacks talk to there, and the Lua modules that run on stacks or
 # beside them; without one its specs are pending.
-peers := ip ss ping nc setpriv unshare curl nginx iperf3 dnsmasq radvd traceroute tshark redis-server \
-  socket cqueues luv redis copas
+peers := ip ss ping nc setpriv unshare curl nginx fcgiwrap iperf3 dnsmasq radvd traceroute tshark redis-server \
+  aiosmtpd pyftpdlib socket cqueues luv redis copas
 # What `make fuzz` feeds a stack with, and how long each, in seconds.
 FUZZERS := packets frames
 FUZZ_TIME ?= 60

@@ -86,8 +86,6 @@ struct netif *nst_route6(const ip6_addr_t *source, const ip6_addr_t *destination
   return &running->netif;
 }
 
-int nst_may_forward(void) { return 0; }
-
 signed char nst_tcp_check(struct tcp_pcb *pcb, struct tcp_hdr *header, uint16_t options_length, struct pbuf *p) {
   (void)pcb, (void)header, (void)options_length, (void)p;
   return ERR_OK;

@@ -3,19 +3,19 @@
 -- ethtool for the veth pair.
 --   lua bench/iperf3.lua [seconds]           the table, on lua5.4 and LuaJIT
 -- and, run by that as a process of its own, a relay for one run of iperf3:
---   lua bench/iperf3.lua relay NETNS NETNS
+--   lua bench/iperf3.lua relay NETNS NETNS [offload]
 
 local host = dofile(arg[0]:gsub("[^/]*$", "") .. "host.lua")
 
 local PORT = 5201
 local RELAY, FAR = "10.1.0.2", "10.2.0.1"
 
-local function relay(near, far)
+local function relay(near, far, offload)
   local netstack = require "netstack"
   local example = dofile(host.root .. "examples/relay.lua")
   local devices, stacks = {}, {}
   for i, name in ipairs { near, far } do
-    devices[i] = assert(netstack.tun { netns = name })
+    devices[i] = assert(netstack.tun { netns = name, offload = offload == "offload" })
     os.execute(host.bring_up(name, devices[i]:name(), ("10.%d.0.1"):format(i)))
     stacks[i] = assert(netstack.new())
     assert(stacks[i]:attach(devices[i], { addresses = { ("10.%d.0.2/24"):format(i) } }))
@@ -45,15 +45,15 @@ local function relay(near, far)
   end, { linger = 0 })
 end
 
-if arg[1] == "relay" then return relay(arg[2], arg[3]) end
+if arg[1] == "relay" then return relay(arg[2], arg[3], arg[4]) end
 
 -- ---- The table ----
 
 local seconds = tonumber(arg[1] or os.getenv("BENCH_SECONDS")) or 1
 
-local function relayed(lua, arguments)
+local function relayed(lua, arguments, offload)
   return function()
-    local program = host.start(("%s relay %s %s"):format(host.lua(lua, "iperf3.lua"), host.one, host.two))
+    local program = host.start(("%s relay %s %s %s"):format(host.lua(lua, "iperf3.lua"), host.one, host.two, offload))
     host.expect(program, "ready")
     local result = host.iperf3(RELAY, seconds, arguments)
     local numbers = host.numbers(host.finish(program))
@@ -76,8 +76,12 @@ host.within(function()
           measure = function() return host.directly(seconds, test.arguments) end }
         list[#list + 1] = veth
         for _, lua in ipairs { "lua5.4", "luajit" } do
-          list[#list + 1] = { title = lua .. " relay, " .. test.title, measure = relayed(lua, test.arguments),
-            against = veth }
+          local title = lua .. " relay, " .. test.title
+          list[#list + 1] = { title = title, measure = relayed(lua, test.arguments, ""), against = veth }
+          if not udp then
+            list[#list + 1] = { title = title .. ", offload", measure = relayed(lua, test.arguments, "offload"),
+              against = veth }
+          end
         end
       end
     end

@@ -3,7 +3,7 @@
 -- veth pair.
 --   lua bench/tun.lua [seconds]              the table, on lua5.4 and LuaJIT
 -- and, run by that in processes of their own:
---   lua bench/tun.lua stack NETNS send|receive SECONDS
+--   lua bench/tun.lua stack NETNS send|receive SECONDS [offload]
 --   lua bench/tun.lua kernel send|receive SECONDS
 
 local host = dofile(arg[0]:gsub("[^/]*$", "") .. "host.lua")
@@ -36,9 +36,9 @@ end
 
 local roles = {}
 
-function roles.stack(name, way, seconds)
+function roles.stack(name, way, seconds, offload)
   local netstack = require "netstack"
-  local device = assert(netstack.tun { netns = name })
+  local device = assert(netstack.tun { netns = name, offload = offload == "offload" })
   os.execute(host.bring_up(name, device:name(), KERNEL))
   local stack = assert(netstack.new())
   assert(stack:attach(device, { addresses = { STACK .. "/24" } }))
@@ -76,8 +76,8 @@ local seconds = tonumber(arg[1] or os.getenv("BENCH_SECONDS")) or 1
 local interpreter = os.getenv("BENCH_LUASOCKET") or "lua5.4"
 
 -- What the stack's process and the one on the kernel's side report, who starts when the other is ready.
-local function talk(lua, way)
-  local program = host.start(("%s stack %s %s %g"):format(host.lua(lua, "tun.lua"), host.one, way, seconds))
+local function talk(lua, way, offload)
+  local program = host.start(("%s stack %s %s %g %s"):format(host.lua(lua, "tun.lua"), host.one, way, seconds, offload))
   host.expect(program, "ready")
   local _, theirs = host.shell(("ip netns exec %s timeout 60 %s %stun.lua kernel %s %g"):format(host.one, interpreter,
     host.directory, way == "send" and "receive" or "send", seconds))
@@ -87,9 +87,9 @@ local function talk(lua, way)
   return stack, kernel
 end
 
-local function through_tun(lua, way)
+local function through_tun(lua, way, offload)
   return function()
-    local stack, kernel = talk(lua, way)
+    local stack, kernel = talk(lua, way, offload)
     return { amount = math.min(kernel[1], stack[1]) / 1e6, seconds = stack[2], packets = stack[5], user = stack[3],
       system = stack[4], others = kernel[3] + kernel[4], calls = stack[6] }
   end
@@ -103,7 +103,8 @@ host.within(function()
   for _, lua in ipairs { "lua5.4", "luajit" } do
     for _, way in ipairs { "send", "receive" } do
       local title = lua .. (way == "send" and ", stack to kernel" or ", kernel to stack")
-      list[#list + 1] = { title = title, measure = through_tun(lua, way), against = veth }
+      list[#list + 1] = { title = title, measure = through_tun(lua, way, ""), against = veth }
+      list[#list + 1] = { title = title .. ", offload", measure = through_tun(lua, way, "offload"), against = veth }
     end
   end
   host.table(list)

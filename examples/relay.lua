@@ -13,6 +13,7 @@
 --   lua5.4 examples/relay.lua left right 10.2.0.1 5201
 local netstack = require "netstack"
 
+local CHUNK = 65536 -- bytes; for much longer strings Lua gets its memory from the system, and pays for each page anew
 local IDLE = 60 -- seconds after which a UDP association ends
 local ASSOCIATIONS = 1024 -- datagrams of further clients are dropped
 
@@ -22,7 +23,7 @@ local M = {}
 local function copy(from, to)
   local data, err, sent
   repeat
-    data, err = from:receive_some()
+    data, err = from:receive_some(CHUNK)
     sent = data and to:send(data)
   until not sent
   if not data and err == "closed" then return to:shutdown("send") end

@@ -227,6 +227,17 @@ describe("DHCP", function()
     end)
   end
 
+  spec("keeps its address beside the user's, and takes none of these away", function(w)
+    bind(w, { lease = 100, t1 = 10 })
+    assert(w.interface:set_addresses { "10.9.0.1/24" })
+    assert.same({ "10.0.0.50/24", "10.9.0.1/24" }, w.interface:addresses())
+    assert(w.interface:set_addresses { "10.0.0.50/24" }) -- it is the user's from now on
+    assert.same({ "10.0.0.50/24" }, w.interface:addresses())
+    w.say(assert(w.hear(11)).xid, { kind = NAK })
+    assert.equal("SELECTING", w.interface:lease().state)
+    assert.same({ "10.0.0.50/24" }, w.interface:addresses())
+  end)
+
   spec("begins anew when it is refused (RFC 2131 3.1.4)", function(w)
     local m = w.hear(1)
     w.say(m.xid, { kind = OFFER })

@@ -154,6 +154,11 @@ describe("the programs on a TUN interface", function()
       shell(program, ("--netns %s %s"):format(namespace.name, arguments)))
   end
 
+  -- The same where 127.0.0.1 is a namespace's own, so that ports are free.
+  local function start_in(namespace, command)
+    return netns.start(("env ASAN_OPTIONS=detect_leaks=0 ip netns exec %s %s"):format(namespace.name, command))
+  end
+
   local function to_their_end(expected, ...)
     local status, text = start(...):wait()
     assert.equal(expected, status, text)
@@ -295,6 +300,58 @@ describe("the programs on a TUN interface", function()
     status, text = router:wait()
     assert.equal(0, status, text)
     assert.matches("\n4 packets forwarded\n$", text)
+  end)
+
+  with({ "nc" }, "pass TCP connections on", function()
+    if not pcall(require, "cqueues") then return pending("cqueues is not installed") end
+    local host, namespace, folder = netns.new(), netns.new(), netns.folder()
+    local text = ("0123456789abcdef"):rep(250000)
+    local file = assert(io.open(folder .. "/data", "w"))
+    file:write(text)
+    file:close()
+    local proxy = start_in(host, shell("tcp_proxy.lua", "--setup 7000 10.9.0.1 5001 --netns " .. namespace.name))
+    proxy:expect "127.0.0.1:7000 is 10.9.0.1:5001 now"
+    local function client()
+      return host:start(("timeout 20 sh -c 'exec nc -N 127.0.0.1 7000 <%s/data >%s/back'"):format(folder, folder))
+    end
+    assert.equal(0, (client():wait())) -- nobody listens there
+    proxy:expect "10.9.0.1:5001: connection refused\n"
+    -- Each side answers when the other has sent its last byte.
+    local server = namespace:start(("sh -c 'exec nc -lN 10.9.0.1 5001 <%s/data >%s/there'"):format(folder, folder))
+    namespace:listens(5001)
+    assert.equal(0, (client():wait()))
+    assert.equal(0, (server:wait()))
+    assert.is_true(read(folder .. "/there") == text)
+    assert.is_true(read(folder .. "/back") == text)
+    -- And one that is reset does not hang.
+    server = namespace:start "sh -c 'exec timeout 0.2 nc -l 10.9.0.1 5001 </dev/null >/dev/null'"
+    namespace:listens(5001)
+    client():wait()
+    server:wait()
+    assert.is_nil(proxy:status())
+    proxy:signal "TERM"
+  end)
+
+  with({ "nc" }, "run in loops of others", function()
+    local path = "LUA_PATH=\"$LUA_PATH;/usr/share/lua/5.1/?.lua;;\" "
+    local namespace = netns.new()
+    for _, module in ipairs { "cqueues", "luv", "copas" } do
+      local there = os.execute(path .. netns.lua() .. " -e 'require \"" .. module .. "\"' 2>/dev/null")
+      if there == true or there == 0 then
+        local program = start_in(namespace, "sh -c " .. netns.quote(path .. shell("with_" .. module .. ".lua",
+          "7007 2")))
+        program:expect("listening on")
+        for _ = 1, 2 do
+          local client = namespace:start("sh -c 'echo hello | timeout 20 nc -N 127.0.0.1 7007'")
+          local status, text = client:wait()
+          assert.equal(0, status)
+          assert.matches("^HELLO\r?\n$", text) -- as cqueues ends lines
+        end
+        local status, text = program:wait()
+        assert.equal(0, status, text)
+        assert.matches("^listening on .*done\n$", text)
+      end
+    end
   end)
 
   with({ "setpriv" }, "say what is missing", function()

@@ -45,14 +45,58 @@ function M.nd(o)
   return frame(o.to or OWN, o.from or PEER, 0x86dd, header .. message:sub(1, 2) .. u16(sum) .. message:sub(5))
 end
 
+local function u32(value)
+  return u16(math.floor(value / 65536)) .. u16(value % 65536)
+end
+
+--- An option that advertises a prefix (RFC 4861 4.6.2); o: bits, flags (0x80 on the link, 0x40 for addresses), valid,
+-- preferred (seconds)
+function M.prefix(prefix, o)
+  o = o or {}
+  local valid = o.valid or 86400
+  return char(3, 4, o.bits or 64, o.flags or 0xc0) .. u32(valid) .. u32(o.preferred or math.min(valid, 14400)) ..
+    "\0\0\0\0" .. bytes(prefix)
+end
+
+--- An option that names DNS servers (RFC 8106), for so many seconds.
+function M.servers(lifetime, ...)
+  local all = { ... }
+  for i, server in ipairs(all) do all[i] = bytes(server) end
+  return char(25, 1 + 2 * #all) .. "\0\0" .. u32(lifetime) .. table.concat(all)
+end
+
+--- An option that tells the link's mtu.
+function M.link_mtu(mtu)
+  return "\5\1\0\0" .. u32(mtu)
+end
+
+--- A router's advertisement to all; o: source, lifetime, flags, options (a string, or a list of them), hops, code,
+-- length (bytes of the message), destination, from
+function M.router(o)
+  local options = type(o.options) == "table" and table.concat(o.options) or o.options or ""
+  local from = o.from or PEER
+  local message = char(134, o.code or 0) .. "\0\0" .. char(64, o.flags or 0) .. u16(o.lifetime or 1800) ..
+    "\0\0\0\0\0\0\0\0" .. options
+  if o.length then message = message:sub(1, o.length) end
+  local source, destination = bytes(o.source or "fe80::2"), o.destination or M.ALL_NODES
+  local sum = packets.checksum(source .. destination .. "\0\0" .. u16(#message) .. "\0\0\0\58" .. message)
+  local header = "\96\0\0\0" .. u16(#message) .. char(58, o.hops or 255) .. source .. destination
+  return frame(o.destination and OWN or "\51\51\0\0\0\1", from, 0x86dd,
+    header .. message:sub(1, 2) .. u16(o.sum or sum) .. message:sub(5))
+end
+
 --- What a frame is.
 function M.kind(data)
   local type = packets.get16(data, 13)
   if type == 0x0806 then return data:byte(22) == 1 and "arp request" or "arp reply" end
   local packet = data:sub(15)
   if type == 0x86dd and packet:byte(7) == 58 then
-    local names = { [128] = "ping", [129] = "pong", [135] = "solicitation", [136] = "advertisement" }
+    local names = { [128] = "ping", [129] = "pong", [133] = "router solicitation", [135] = "solicitation",
+      [136] = "advertisement" }
     return names[packet:byte(41)] or "icmp6"
+  end
+  if type == 0x86dd and packet:byte(7) == 0 and packet:byte(41) == 58 then
+    return ({ [130] = "query", [131] = "report", [132] = "done" })[packet:byte(49)] or "icmp6"
   end
   return type == 0x0800 and "ipv4" or "ipv6"
 end

@@ -1,12 +1,14 @@
 /*
 ** Fuzzing (libFuzzer): frames for a stack on an Ethernet, with hosts that are asked for, answer or not, and lie. The
-** input is a list of orders: frames as they are, and ARP, neighbour discovery and IP packets whose fields the fuzzer
-** fills in.
+** input is a list of orders: frames as they are, and ARP, neighbour discovery, router advertisements, DHCP and IP
+** packets whose fields the fuzzer fills in.
 */
 #include "dhcp.h"
 #include "ethernet.h"
 #include "fuzz.h"
+#include "nd.h"
 #include "neighbour.h"
+#include "slaac.h"
 #include "tcp.h"
 #include "udp.h"
 
@@ -19,6 +21,7 @@ typedef struct world {
   nst_udp *udp;
   bool checksum;
   unsigned host; /* of the next send or connect */
+  unsigned group; /* of the next membership, or datagram to a group */
   bool ipv6, more; /* ...addresses than usual */
   nst_prefix sure[NST_ADDRESSES + 1]; /* addresses that nobody can take away any more */
   size_t sure_count;
@@ -115,6 +118,62 @@ static void discovery(world *w, source *s, uint8_t *frame) {
   deliver(w, frame, at + 64 + options);
 }
 
+/* An option of a router's; returns where it ends. */
+static size_t advertise_option(source *s, uint8_t *to, unsigned type) {
+  static const uint32_t lifetimes[] = {0, 1, 30, 7000, 7300, 86400, 0xffffffff};
+  size_t i, size = 32;
+  memset(to, 0, size);
+  switch (type & 3) {
+    case 0: /* a prefix, of few */
+      to[0] = NST_ND_PREFIX;
+      to[2] = type & 4 ? (uint8_t)take(s) : 64;
+      to[3] = (uint8_t)(type & 0xc0);
+      put32(to + 4, lifetimes[take(s) % 7]);
+      put32(to + 8, lifetimes[take(s) % 7]);
+      put_host6(to + 16, type & 8 ? take(s) : 0);
+      to[23] = (uint8_t)(take(s) & 31);
+      break;
+    case 1:
+      to[0] = NST_ND_SERVERS;
+      size = 24;
+      put32(to + 4, lifetimes[take(s) % 7]);
+      put_host6(to + 8, take(s));
+      break;
+    case 2:
+      to[0] = NST_ND_MTU;
+      size = 8;
+      put16(to + 6, take16(s));
+      break;
+    default:
+      to[0] = (uint8_t)take(s);
+      size = 8 + (take(s) & 3) * 8u;
+      for (i = 2; i < size; i++) to[i] = (uint8_t)take(s);
+  }
+  to[1] = (uint8_t)(size / 8);
+  if (type & 16) to[1] = (uint8_t)take(s);
+  return size;
+}
+
+/* What a router advertises: mostly one of five, with options that mostly make sense. */
+static void advertisement(world *w, source *s, uint8_t *frame) {
+  size_t at = begin(s, frame, 0x86dd), length = 56, options;
+  uint8_t *ip = frame + at;
+  unsigned odd = take(s);
+  memset(ip, 0, length);
+  ip[0] = 0x60;
+  ip[6] = 58;
+  ip[7] = odd & 1 ? (uint8_t)take(s) : 255;
+  put_host6(ip + 8, odd & 2 ? take(s) : 0x42 + (odd >> 2 & 7));
+  put_host6(ip + 24, odd & 32 ? take(s) : 0x81);
+  ip[40] = NST_ND_ROUTER_ADVERTISEMENT;
+  ip[45] = (uint8_t)take(s);
+  put16(ip + 46, odd & 64 ? take(s) * 100 : take(s));
+  for (options = take(s) & 15; options > 0; options--) length += advertise_option(s, ip + length, take(s));
+  put16(ip + 4, (unsigned)(length - 40));
+  if (w->checksum) mend(ip, length);
+  deliver(w, frame, at + length - (odd & 128 ? take(s) % 8 : 0));
+}
+
 static void packet4(world *w, source *s, uint8_t *frame) {
   size_t at = begin(s, frame, 0x0800), length = take(s), i;
   uint8_t *ip = frame + at;
@@ -192,7 +251,7 @@ static void set_addresses(nst_stack *stack, void *argument) {
   IP_ADDR6(&prefixes[3].address, PP_HTONL(0xfd000000), 0, 0, PP_HTONL(5));
   prefixes[0].bits = prefixes[1].bits = 24;
   prefixes[2].bits = prefixes[3].bits = 64;
-  (void)nst_interface_set_addresses(w->interface, prefixes, w->more ? 4 : 3);
+  (void)nst_interface_set_addresses(w->interface, NST_ADDRESS_GIVEN, prefixes, w->more ? 4 : 3);
 }
 
 static void open_sockets(nst_stack *stack, void *argument) {
@@ -203,6 +262,7 @@ static void open_sockets(nst_stack *stack, void *argument) {
   uint8_t bytes[16];
   w->interface = nst_interface_attach(stack, w->ends[0], "eth0", own);
   set_addresses(stack, w);
+  if (nst_slaac_start(w->interface) != NST_OK) abort();
   memset(&everywhere, 0, sizeof everywhere);
   IP_ADDR4(&everywhere.address, 0, 0, 0, 0);
   IP_ADDR4(&gateway, 10, 0, 0, 9);
@@ -218,6 +278,8 @@ static void open_sockets(nst_stack *stack, void *argument) {
   (void)nst_tcp_listen(w->listener, 4);
   w->udp = nst_udp_new(stack);
   (void)nst_udp_bind(w->udp, &any, 7);
+  turn_membership(w->udp, w->interface, false, 1);
+  turn_membership(w->udp, w->interface, true, 1);
 }
 
 static void host_of(const world *w, ip_addr_t *host) {
@@ -256,13 +318,37 @@ static void start_connect(nst_stack *stack, void *argument) {
   if (w->client) (void)nst_tcp_connect(w->client, &host, 1000);
 }
 
+static void use_groups(nst_stack *stack, void *argument) {
+  world *w = argument;
+  (void)stack;
+  if (w->group & 0x40) send_to_group(w->udp, w->interface, w->ipv6, w->group);
+  else turn_membership(w->udp, w->interface, w->ipv6, w->group);
+}
+
+/* Something comes for a group, or a membership begins or ends, or something is sent to one. */
+static void for_groups(world *w, source *s, uint8_t *frame) {
+  size_t length;
+  uint8_t *ip;
+  w->group = take(s);
+  if (w->group & 0x80) {
+    (void)nst_inside(w->stack, use_groups, w);
+    return;
+  }
+  ip = group_packet(s, frame, w->ipv6, &length);
+  put_station(ip - 14, 0x0c);
+  put_station(ip - 8, 0);
+  put16(ip - 2, w->ipv6 ? 0x86dd : 0x0800);
+  if (w->checksum) mend(ip, length);
+  deliver(w, ip - 14, 14 + length);
+}
+
 static void turn(nst_stack *stack, void *argument) {
   world *w = argument;
   (void)stack;
   nst_interface_set_up(w->interface, !w->interface->up);
 }
 
-/* Notes which IPv6 addresses are surely ours. */
+/* Notes which IPv6 addresses are surely ours; those of prefixes end when a router says so. */
 static void note_sure(world *w) {
   const nst_interface *interface = w->interface;
   size_t i;
@@ -271,8 +357,20 @@ static void note_sure(world *w) {
     const nst_prefix *prefix = i < NST_ADDRESSES ? &interface->addresses[i] : &interface->link_local;
     if (i < NST_ADDRESSES ? i >= interface->address_count : !interface->has_link_local) continue;
     if (!IP_IS_V6(&prefix->address)) continue; /* DHCP may give one, and take it away */
+    if (i < NST_ADDRESSES && interface->origins[i] == NST_ADDRESS_FORMED) continue;
     if (interface->tentative_until[i] <= w->stack->now) w->sure[w->sure_count++] = *prefix;
   }
+}
+
+static bool interface_is_over_bounds(const world *w) {
+  const nst_slaac *slaac = w->interface->slaac;
+  const nst_link *link;
+  size_t i, six = 0, routes = 0;
+  for (i = 0; i < w->interface->address_count; i++) six += IP_IS_V6(&w->interface->addresses[i].address);
+  for (link = w->stack->routes.all.next; link != &w->stack->routes.all; link = link->next) routes++;
+  if (six > NST_IPV6_ADDRESSES || routes > NST_ADDRESSES + NST_SLAAC_PREFIXES + 6) return true;
+  return slaac->router_count > NST_SLAAC_ROUTERS || slaac->prefix_count > NST_SLAAC_PREFIXES ||
+         slaac->server_count > NST_SLAAC_SERVERS || (w->interface->up && slaac->at <= w->stack->now);
 }
 
 static void check(world *w) {
@@ -283,7 +381,9 @@ static void check(world *w) {
     if (!nst_interface_has_address(w->interface, &w->sure[i].address)) abort(); /* somebody has taken it away */
   }
   for (at = w->interface->egress.next; at != &w->interface->egress; at = at->next) count++;
+  if (interface_is_over_bounds(w)) abort();
   if (all->table.count > 1600 || all->waiting > 1024 || all->waiting_bytes > 4 << 20 || count > 2048) abort();
+  if (w->stack->groups.table.count > NST_GROUPS || w->udp->membership_count > NST_MEMBERSHIPS) abort();
 }
 
 /* true: what the stack sends is taken from the device before the next order. */
@@ -291,8 +391,13 @@ static bool order(world *w, source *s, uint8_t *frame) {
   unsigned what = take(s);
   size_t length, i;
   w->ipv6 = (what & 0x80) != 0;
+  if ((what & 0x6c) == 0x6c) {
+    for_groups(w, s, frame);
+    return true;
+  }
   if ((what & 0x60) == 0x60) {
-    if (what & 1) (void)nst_inside(w->stack, start_dhcp, w);
+    if (what & 0x10) advertisement(w, s, frame);
+    else if (what & 1) (void)nst_inside(w->stack, start_dhcp, w);
     else lease(w, s, frame);
     return true;
   }
@@ -303,7 +408,8 @@ static bool order(world *w, source *s, uint8_t *frame) {
     case 7: packet6(w, s, frame); break;
     case 8: case 9: w->host = take(s); (void)nst_inside(w->stack, send_datagram, w); break;
     case 10: w->host = take(s); (void)nst_inside(w->stack, start_connect, w); break;
-    case 11: case 12: w->stack->now += (nst_time)take(s) * 100 * NST_MILLISECOND; break;
+    case 11: w->stack->now += (nst_time)take(s) * 100 * NST_MILLISECOND; break;
+    case 12: w->stack->now += (nst_time)take(s) * (what & 0x10 ? 60 : 1) * NST_SECOND; break;
     case 13:
       w->more = (what & 0x20) != 0;
       w->sure_count = 0;

@@ -17,6 +17,9 @@ typedef struct world {
   nst_device *ends[2];
   nst_device *beyond[2]; /* of the pipe behind the stack, which is a router */
   bool to_beyond;        /* the packets of this order */
+  nst_interface *interface; /* of ends[0] */
+  unsigned group; /* of the next membership, or datagram to a group */
+  bool group6;
   nst_tcp *listener, *accepted, *client;
   nst_udp *udp;
   nst_raw *raw4, *raw6;
@@ -32,7 +35,7 @@ static const uint8_t own4[4] = {10, 0, 0, 1}, peer4[4] = {10, 0, 0, 2};
 static const uint8_t own6[16] = {0xfd, [15] = 1}, peer6[16] = {0xfd, [15] = 2};
 static const uint8_t beyond4[4] = {10, 1, 0, 9}, beyond6[16] = {0xfd, 1, [15] = 9};
 
-static void attach(nst_stack *stack, nst_device *device, unsigned net) {
+static nst_interface *attach(nst_stack *stack, nst_device *device, unsigned net) {
   nst_prefix prefixes[2];
   nst_interface *interface = nst_interface_attach(stack, device, net ? "eth1" : "eth0", NULL);
   memset(prefixes, 0, sizeof prefixes);
@@ -40,14 +43,15 @@ static void attach(nst_stack *stack, nst_device *device, unsigned net) {
   prefixes[0].bits = 24;
   IP_ADDR6(&prefixes[1].address, PP_HTONL(0xfd000000u | net << 16), 0, 0, PP_HTONL(1));
   prefixes[1].bits = 64;
-  (void)nst_interface_set_addresses(interface, prefixes, 2);
+  (void)nst_interface_set_addresses(interface, NST_ADDRESS_GIVEN, prefixes, 2);
+  return interface;
 }
 
 static void open_sockets(nst_stack *stack, void *argument) {
   world *w = argument;
   static const ip_addr_t any = IPADDR_ANY_TYPE_INIT;
-  attach(stack, w->ends[0], 0);
-  attach(stack, w->beyond[0], 1);
+  w->interface = attach(stack, w->ends[0], 0);
+  (void)attach(stack, w->beyond[0], 1);
   w->listener = nst_tcp_new(stack);
   (void)nst_tcp_bind(w->listener, &any, LISTENER);
   (void)nst_tcp_listen(w->listener, 4);
@@ -55,6 +59,8 @@ static void open_sockets(nst_stack *stack, void *argument) {
   (void)nst_udp_bind(w->udp, &any, PORT);
   w->raw4 = nst_raw_new(stack, false, 1);
   w->raw6 = nst_raw_new(stack, true, 58);
+  turn_membership(w->udp, w->interface, false, 1);
+  turn_membership(w->udp, w->interface, true, 1);
 }
 
 /* What comes out is read for its numbers and let go. */
@@ -232,10 +238,35 @@ static void start_connect(nst_stack *stack, void *argument) {
   if (w->client) (void)nst_tcp_connect(w->client, &host, 1000);
 }
 
+static void use_groups(nst_stack *stack, void *argument) {
+  world *w = argument;
+  (void)stack;
+  if (w->group & 0x40) send_to_group(w->udp, w->interface, w->group6, w->group);
+  else turn_membership(w->udp, w->interface, w->group6, w->group);
+}
+
+/* Something comes for a group, or a membership begins or ends, or something is sent to one. */
+static void for_groups(world *w, source *s, uint8_t *packet, bool ipv6) {
+  size_t length;
+  uint8_t *begin;
+  w->group = take(s);
+  w->group6 = ipv6;
+  if (w->group & 0x80) {
+    (void)nst_inside(w->stack, use_groups, w);
+    return;
+  }
+  begin = group_packet(s, packet, ipv6, &length);
+  deliver(w, begin, length);
+}
+
 static void order(world *w, source *s, uint8_t *packet) {
   unsigned what = take(s);
   bool ipv6 = (what & 0x80) != 0;
   w->to_beyond = (what & 0x30) == 0x30;
+  if ((what & 0x6c) == 0x6c) {
+    for_groups(w, s, packet, ipv6);
+    return;
+  }
   if ((what & 0x60) == 0x60) {
     switch (what & 3) {
       case 0: case 1: fragment(w, s, packet, ipv6, what & 1); break;

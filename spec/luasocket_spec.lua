@@ -224,6 +224,9 @@ describe("a TCP object", function()
       c:settimeout(nil)
       c:settimeout(-1, "t")
       assert.same({ -1, -1 }, { c:gettimeout() })
+      c:settimeout(2, "block")
+      c:settimeout(5, "total")
+      assert.same({ 2, 5 }, { c:gettimeout() })
     end)
     assert.error_matches(function() a.tcp():settimeout("x") end, "bad argument #1 to 'settimeout'")
     assert.error_matches(function() a.tcp():settimeout(1, "q") end, "invalid timeout mode")
@@ -242,6 +245,8 @@ describe("a TCP object", function()
     local received, sent, age = s:getstats()
     assert.same({ 103, 200 }, { received, sent })
     assert.is_true(age >= 300)
+    s:close()
+    assert.same({ 103, 200 }, { (s:getstats()), (select(2, s:getstats())) })
   end)
 
   it("binds to its family only", function()
@@ -288,6 +293,62 @@ describe("a TCP object", function()
     assert.equal("ok", s:receive(2))
     assert.error_matches(function() other:setfd(5) end, "no such socket")
     assert.error_matches(function() a.udp():setfd(number) end, "no such socket")
+  end)
+
+  it("has a number once it has an address or a family, and answers nothing without one", function()
+    local a, b = pair()
+    for _, kind in ipairs { "tcp", "udp" } do
+      assert.equal(-1, a[kind]():getfd())
+      assert.is_true(a[kind .. "4"]():getfd() > 0)
+      assert.is_true(a[kind .. "6"]():getfd() > 0)
+    end
+    local c, s, listener = connection(a, b)
+    for _, object in ipairs { c, s, listener } do assert.is_true(object:getfd() > 0) end
+    local u = a.udp()
+    u:sendto("x", "10.0.0.2", 9)
+    assert.is_true(u:getfd() > 0)
+
+    for _, object in ipairs { c, listener, u } do
+      object:setfd(a.tcp():getfd())
+      assert.equal(-1, object:getfd())
+    end
+    assert.same({ nil, "closed", "" }, { c:receive() })
+    assert.same({ nil, "closed", 0 }, { c:send("x") })
+    assert.same({ nil, "closed" }, { c:connect("10.0.0.2", 80) })
+    assert.same({ nil, "closed" }, { listener:accept() })
+    assert.same({ nil, "closed" }, { listener:listen() })
+    assert.same({ nil, "closed" }, { listener:bind("*", 81) })
+    assert.same({ nil, "closed" }, { u:receive() })
+    assert.same({ nil, "closed" }, { u:receivefrom() })
+    assert.same({ nil, "closed" }, { u:send("x") })
+    assert.same({ nil, "closed" }, { u:sendto("x", "10.0.0.2", 9) })
+    assert.same({ nil, "closed" }, { u:setsockname("*", 9) })
+    assert.same({ nil, "closed" }, { u:setpeername("10.0.0.2", 9) })
+    assert.same({ nil, "closed" }, { u:setpeername("*") })
+  end)
+
+  it("is refused in the background, next door too, and tells so once", function()
+    local a = bound(netstack.new { loopback = true })
+    for _, tell in ipairs { "getoption", "connect" } do
+      local c = a.tcp()
+      c:settimeout(0)
+      assert.same({ nil, "timeout" }, { c:connect("127.0.0.1", 80) })
+      assert.equal(c, select(2, a.select(nil, { c }, 1))[1])
+      if tell == "getoption" then
+        assert.equal("connection refused", c:getoption("error"))
+      else
+        assert.same({ nil, "connection refused" }, { c:connect("127.0.0.1", 80) })
+      end
+      assert.is_nil(c:getoption("error"))
+      local listener = assert(a.bind("*", 80))
+      assert.same({ nil, "timeout" }, { c:connect("127.0.0.1", 80) })
+      assert.is_nil(c:getoption("error"))
+      assert.equal(c, select(2, a.select(nil, { c }, 1))[1])
+      assert.is_nil(c:getoption("error"))
+      assert.equal(1, c:connect("127.0.0.1", 80))
+      c:close()
+      listener:close()
+    end
   end)
 
   it("tries each address of a name", function()
@@ -478,6 +539,10 @@ describe("select", function()
     assert.error_matches(function() a.select(nil, 1) end, "bad argument #2 to 'select'")
     assert.error_matches(function() a.select(nil, nil, {}) end, "bad argument #3 to 'select'")
     assert.error(function() a.select({ 1 }, nil, 0) end)
+    local many = {}
+    for i = 1, a._SETSIZE + 1 do many[i] = many end
+    assert.error_matches(function() a.select(many, nil, 0) end,
+      "bad argument #1 to 'select' %(more than 65536 sockets%)")
   end)
 
   it("takes sinks, sources and wrappers, by their getfd", function()
@@ -641,6 +706,8 @@ describe("dns", function()
     assert.same({ { family = "inet", addr = "10.0.0.2" }, { family = "inet6", addr = "fd00::2" } },
       dns.getaddrinfo("web"))
     assert.same({ { family = "inet6", addr = "::1" } }, dns.getaddrinfo("::1"))
+    assert.same({ { family = "inet", addr = "127.0.0.1" }, { family = "inet6", addr = "::1" } },
+      dns.getaddrinfo("LocalHost"))
     assert.same({ nil, "host not found" }, { dns.getaddrinfo("nobody") })
     assert.same({ "web", "web" }, dns.getnameinfo("web"))
     assert.same({ { "mail" }, "http" }, { dns.getnameinfo("10.0.0.3", "80") })
@@ -860,6 +927,8 @@ describe("load", function()
     write("wanted/broken.lua", "return = 1")
     write("wanted/failing.lua", "error('failed', 0)")
     write("wanted/loop.lua", 'return { require "wanted.loop" }')
+    write("wanted/old.lua", 'local socket = require "socket" module("wanted.old", package.seeall) mine = socket ' ..
+      'function again() return require "socket" end')
     local path = package.path
     package.path = folder .. "/?.lua;" .. path
     local a = pair()
@@ -873,6 +942,12 @@ describe("load", function()
       assert.matches("^error loading module 'wanted.broken' from file '", broken)
       assert.same({ false, "failed" }, { pcall(a.load, "wanted.failing") })
       assert.same({ true }, a.load "wanted.loop")
+      if not rawget(_G, "module") then return end
+      local old = a.load "wanted.old"
+      assert.same({ a, a, "wanted.old", "wanted." }, { old.mine, old.again(), old._NAME, old._PACKAGE })
+      assert.is_nil(package.loaded["wanted.old"])
+      assert.is_nil(rawget(_G, "wanted"))
+      assert.is_nil(rawget(_G, "mine"))
     end)
     package.path = path
     os.execute("rm -r " .. folder)

@@ -218,15 +218,15 @@ describe("A neighbour", function()
     socket:sendto("x", "10.0.0.2", 9)
     socket:sendto("y", "10.0.0.2", 9)
     local asked = far:receive()
-    for i = 4, 7 do socket:sendto("z", "10.0.0." .. i, 9) end -- questions take all places
+    for i = 4, 8 do socket:sendto("z", "10.0.0." .. i, 9) end -- questions take all places
     answer(far, asked)
     sleep(0.001)
-    for _ = 1, 4 do assert.equal("arp request", kind(far:receive())) end
+    for _ = 1, 5 do assert.equal("arp request", kind(far:receive())) end
     sleep(0.001)
     assert.equal("x", data_of(far:receive()))
     assert.equal("y", data_of(far:receive()))
     socket:close()
-  end, { capacity = 4 })
+  end, { capacity = 5 })
 end)
 
 describe("An Ethernet interface", function()
@@ -245,9 +245,10 @@ describe("An Ethernet interface", function()
     interface:up()
     local kinds = {}
     for i, data in ipairs(packets.drain(far)) do kinds[i] = kind(data) end
-    assert.same({ "solicitation", "arp request", "solicitation" }, kinds)
+    assert.same({ "report", "report", "solicitation", "arp request", "solicitation" }, kinds)
     claim(far, "fd00::7")
     assert.same({ "10.0.0.1/24" }, interface:addresses())
+    assert.equal("done", kind(next_frame(far))) -- with the group that it was asked for in
     interface:up()
     assert.is_nil(next_frame(far)) -- it was up
     socket:close()
@@ -298,8 +299,8 @@ describe("An Ethernet interface", function()
       assert.same({ "10.0.0.1/24", "fd00::2/64" }, second:addresses())
       assert.same({ 1, 0 }, { b:stats().neighbours.duplicates, a:stats().neighbours.duplicates })
       assert.is_true(a:stats().neighbours.conflicts >= 1)
-      -- Their own announcements, one answer each to the other's, and what is said of IPv6 addresses.
-      assert.is_true(first:stats().tx_packets + second:stats().tx_packets < 12)
+      -- Their own announcements, one answer each to the other's, what is said of IPv6 addresses and of their groups.
+      assert.is_true(first:stats().tx_packets + second:stats().tx_packets < 18)
     end)
   end)
 

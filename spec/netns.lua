@@ -32,9 +32,12 @@ function M.command(text)
   return output
 end
 
---- Whether a program is installed.
+--- What runs modules of the system's: another Python may come first.
+M.PYTHON = "/usr/bin/python3"
+
+--- Whether a program is installed, or a module of Python's.
 function M.has(program)
-  return (select(2, capture("command -v " .. program)))
+  return (select(2, capture(("command -v %s || %s -c 'import %s'"):format(program, M.PYTHON, program))))
 end
 
 --- This interpreter with its arguments, as a shell can call it.
@@ -251,12 +254,14 @@ function M.keep(device)
 end
 
 --- A namespace whose kernel has 10.<n>.0.1 and fd0<n>::1, and a stack with …2 on a TUN device in it.
+-- @param options of the device
+-- @param config of the stack
 -- @return stack, namespace, device, interface
-function M.connected(n, options)
+function M.connected(n, options, config)
   n = n or 1
   local namespace = M.new()
   local device = M.keep(namespace:tun(n, options))
-  local stack = helper.watch(assert(netstack.new()))
+  local stack = helper.watch(assert(netstack.new(config)))
   local addresses = { ("10.%d.0.2/24"):format(n), device:mtu() >= 1280 and ("fd0%d::2/64"):format(n) or nil }
   local interface = assert(stack:attach(device, { addresses = addresses }))
   return stack, namespace, device, interface

@@ -31,14 +31,17 @@ local function bytes(text)
 end
 M.bytes = bytes
 
--- options: ttl, id, fragment (the field of flags and offset), length and checksum as they are to be sent
+-- options: ttl, id, header_options (of a multiple of 4 bytes), fragment (the field of flags and offset), length and
+-- checksum as they are to be sent
 function M.ipv4(source, destination, protocol, payload, options)
   options = options or {}
-  local header = char(0x45, 0) .. u16(options.length or 20 + #payload) .. u16(options.id or 0) ..
+  local behind = options.header_options or ""
+  local header = char(0x45 + #behind / 4, 0) .. u16(options.length or 20 + #behind + #payload) ..
+    u16(options.id or 0) ..
     u16(options.fragment or 0) .. char(options.ttl or 64, protocol)
   local addresses = bytes(source) .. bytes(destination)
-  local sum = options.checksum or checksum(header .. "\0\0" .. addresses)
-  return header .. u16(sum) .. addresses .. payload
+  local sum = options.checksum or checksum(header .. "\0\0" .. addresses .. behind)
+  return header .. u16(sum) .. addresses .. behind .. payload
 end
 
 function M.ipv6(source, destination, next_header, payload, options)
@@ -60,6 +63,25 @@ local function with_checksum(source, destination, protocol, message, at)
     "\0\0" .. u16(#message) .. "\0\0\0" .. char(protocol))
   local sum = checksum(pseudo .. message)
   return message:sub(1, at) .. u16(sum == 0 and 0xffff or sum) .. message:sub(at + 3)
+end
+
+local ROUTER_ALERT4, ROUTER_ALERT6 = "\148\4\0\0", "\58\0\5\2\0\0\1\0" -- RFC 2113, RFC 2711 in its header
+
+-- A message of IGMP, or of multicast listener discovery, as the addresses ask for, about a group ("" or bytes).
+-- options: within (of a query, in the protocol's units), ttl, alert = false, rest (behind the message)
+function M.group_message(source, destination, kind, group, options)
+  options = options or {}
+  local ttl, within, rest = options.ttl or 1, options.within or 0, options.rest or ""
+  if source:find(":", 1, true) then
+    local message = char(kind, 0) .. "\0\0" .. u16(within) .. "\0\0" .. bytes(group) .. rest
+    message = with_checksum(source, destination, 58, message, 2)
+    if options.alert == false then return M.ipv6(source, destination, 58, message, { ttl = ttl }) end
+    return M.ipv6(source, destination, 0, ROUTER_ALERT6 .. message, { ttl = ttl })
+  end
+  local message = char(kind, within) .. "\0\0" .. bytes(group) .. rest
+  return M.ipv4(source, destination, 2, message:sub(1, 2) .. u16(checksum(message)) .. message:sub(5),
+    { ttl = ttl, id = options.id, fragment = options.fragment,
+      header_options = options.alert ~= false and ROUTER_ALERT4 or nil })
 end
 
 function M.udp(source, source_port, destination, destination_port, data)

@@ -199,6 +199,7 @@ describe("tshark", function()
     local name = ("finds nothing wrong in what we send over %s, and finds what is wrong"):format(mode:upper())
     with({ "tshark", "ping", "nc", "ss", "bash", "dnsmasq" }, name, function()
       local namespace = netns.new()
+      -- tshark is to see each segment by itself, with its checksum.
       local device = netns.keep(namespace:tun(1, { mode = mode }))
       local path = netns.folder() .. "/sent.pcap"
       local stack = helper.watch(assert(netstack.new { dns = { "10.1.0.1" } }))

@@ -34,8 +34,8 @@ bool nst_address_parse(nst_stack *stack, const char *text, ip_addr_t *address) {
     IP_SET_TYPE_VAL(result, IPADDR_TYPE_V6);
     if (zone) {
       nst_interface *interface = stack ? named(stack, zone + 1) : NULL;
-      if (interface == NULL || !ip6_addr_islinklocal(ip_2_ip6(&result))) return false;
-      ip6_addr_assign_zone(ip_2_ip6(&result), IP6_UNICAST, &interface->netifs[0]);
+      if (interface == NULL || !ip6_addr_has_scope(ip_2_ip6(&result), IP6_UNKNOWN)) return false;
+      ip6_addr_assign_zone(ip_2_ip6(&result), IP6_UNKNOWN, &interface->netifs[0]);
     }
   } else {
     return false;

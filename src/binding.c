@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "address.h"
+#include "bell.h"
 #include "device.h"
 #include "trace.h"
 
@@ -246,6 +247,7 @@ void nst_lua_after(lua_State *L, nst_stack *stack) {
   nst_hub *hub = nst_lua_hub(L);
   nst_link *link;
   if (stack) nst_stack_schedule(stack);
+  nst_bell_heed(hub);
   while ((link = nst_list_pop(&hub->woken)) != NULL) {
     nst_lua_recall(L, nst_holder(link, nst_stack, woken)->id);
     if (lua_isnil(L, -1)) {

@@ -89,6 +89,14 @@ void nst_lua_push_socket(lua_State *L, nst_socket *socket);
 nst_socket *nst_lua_test_socket(lua_State *L, int index);
 void nst_lua_push_ticket(lua_State *L, nst_request *request);
 
+/* The interface of a method's first argument; NULL: it was detached. */
+nst_interface *nst_lua_interface(lua_State *L, const char *function);
+/* Methods of interfaces about what they learn from others, and a function of stacks (lua_learned.c). */
+int nst_lua_start_dhcp(lua_State *L);
+int nst_lua_lease(lua_State *L);
+int nst_lua_start_slaac(lua_State *L);
+int nst_lua_slaac(lua_State *L);
+int nst_lua_learned_dns(lua_State *L);
 /* Methods of stacks that only tell (lua_stats.c). */
 int nst_lua_stats(lua_State *L);
 int nst_lua_sockets(lua_State *L);

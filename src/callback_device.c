@@ -55,7 +55,7 @@ static void close_device(nst_device *device) {
 }
 
 static const nst_device_kind callback_kind = {"device", has_room, transmit, receive, has_packet, is_cut, NULL,
-                                              close_device, NULL, NULL};
+                                              close_device, NULL, NULL, NULL};
 
 nst_device *nst_callback_device_new(nst_hub *hub, uint16_t mtu, nst_medium medium) {
   nst_callback_device *self = calloc(1, sizeof *self);

@@ -4,13 +4,15 @@
 #include <time.h>
 
 #include "heap.h"
+#include "interface.h"
+#include "stack.h"
 
 /* How long a loop that does not come to wait leaves the descriptors alone. */
 #define GLANCE_EVERY (100 * NST_MICROSECOND)
 /* Without memory to ask for all descriptors at once. */
 #define LONGEST_BLIND_WAIT (10 * NST_MILLISECOND)
 
-static nst_time monotonic(void) {
+nst_time nst_monotonic(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (nst_time)now.tv_sec * NST_SECOND + now.tv_nsec;
@@ -20,12 +22,68 @@ static nst_device *device_at(const nst_link *link) {
   return nst_holder(link, nst_device, descriptor);
 }
 
+/* What somebody waits for (poll.h); 0: nobody does. */
+static short wanted(const nst_device *device) {
+  short events = device->kind->events(device);
+  if (device->interface) return events;
+  if (nst_list_empty(&device->readers)) events &= ~POLLIN;
+  if (nst_list_empty(&device->writers)) events &= ~POLLOUT;
+  return events;
+}
+
 void nst_descriptors_add(nst_device *device) {
   nst_list_append(&device->hub->descriptors, &device->descriptor);
 }
 
-static bool is_wanted(const nst_device *device) {
-  return device->interface || !nst_list_empty(&device->readers) || !nst_list_empty(&device->writers);
+void nst_descriptors_flush(nst_hub *hub) {
+  nst_link *link;
+  while ((link = nst_list_pop(&hub->unwritten)) != NULL) {
+    nst_device *device = nst_holder(link, nst_device, unwritten);
+    device->kind->flush(device);
+  }
+}
+
+void nst_descriptors_update(nst_device *device) {
+  short events;
+  if (device->fd < 0) return;
+  events = device->gone ? 0 : wanted(device); /* a device that is gone would be ready for ever */
+  nst_pollset_watch(&device->hub->bell.set, device->fd, &device->bell_events, events);
+  if (device->interface) {
+    nst_pollset_watch(&device->interface->stack->pollset, device->fd, &device->stack_events, events);
+  }
+}
+
+void nst_descriptors_leave(nst_device *device, nst_stack *stack) {
+  if (device->fd >= 0) nst_pollset_watch(&stack->pollset, device->fd, &device->stack_events, 0);
+}
+
+/* An open file stays in an epoll instance for as long as any descriptor of it is open: a child's, or one that was given
+** to us to duplicate. */
+void nst_descriptors_remove(nst_device *device) {
+  nst_pollset_watch(&device->hub->bell.set, device->fd, &device->bell_events, 0);
+  nst_list_remove(&device->descriptor);
+}
+
+void nst_descriptors_rewatch(nst_hub *hub) {
+  nst_link *link;
+  for (link = hub->descriptors.next; link != &hub->descriptors; link = link->next) {
+    device_at(link)->bell_events = 0;
+    nst_descriptors_update(device_at(link));
+  }
+}
+
+nst_error nst_descriptors_gather(nst_stack *stack) {
+  nst_link *link;
+  bool fresh;
+  nst_error error = nst_pollset_open(&stack->pollset, &fresh);
+  if (error != NST_OK || !fresh) return error;
+  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
+    nst_device *device = nst_holder(link, nst_interface, link)->device;
+    if (device == NULL) continue;
+    device->stack_events = 0;
+    nst_descriptors_update(device);
+  }
+  return NST_OK;
 }
 
 static void tell(nst_device *device, short events) {
@@ -43,9 +101,10 @@ static nfds_t collect(nst_hub *hub, struct pollfd **all) {
   if (*all == NULL) return 0;
   for (link = hub->descriptors.next; link != &hub->descriptors; link = link->next) {
     const nst_device *device = device_at(link);
-    if (!is_wanted(device) || device->gone) continue; /* a device that is gone would be ready for ever */
+    short events = device->gone ? 0 : wanted(device);
+    if (events == 0) continue;
     (*all)[count].fd = device->fd;
-    (*all)[count].events = device->kind->events(device);
+    (*all)[count].events = events;
     (*all)[count++].revents = 0;
   }
   return count;
@@ -61,7 +120,7 @@ void nst_descriptors_wait(nst_hub *hub, nst_time timeout) {
   left.tv_sec = (time_t)(timeout / NST_SECOND);
   left.tv_nsec = (long)(timeout % NST_SECOND);
   ready = ppoll(all, count, &left, NULL);
-  hub->looked = monotonic();
+  hub->looked = nst_monotonic();
   /* In the order of `collect`: telling a device changes neither who is wanted nor the list. */
   for (link = hub->descriptors.next; count > 0 && link != &hub->descriptors; link = next) {
     nst_device *device = device_at(link);
@@ -74,7 +133,7 @@ void nst_descriptors_wait(nst_hub *hub, nst_time timeout) {
 }
 
 void nst_descriptors_glance(nst_hub *hub) {
-  if (nst_list_empty(&hub->descriptors) || monotonic() - hub->looked < GLANCE_EVERY) return;
+  if (nst_list_empty(&hub->descriptors) || nst_monotonic() - hub->looked < GLANCE_EVERY) return;
   nst_descriptors_wait(hub, 0);
 }
 
@@ -94,7 +153,7 @@ bool nst_descriptors_any(const nst_hub *hub, bool *alive) {
   *alive = false;
   for (link = hub->descriptors.next; link != &hub->descriptors && !*alive; link = link->next) {
     const nst_device *device = device_at(link);
-    if (!is_wanted(device)) continue;
+    if (wanted(device) == 0) continue;
     any = true;
     *alive = !device->gone;
   }

@@ -20,6 +20,7 @@ void nst_device_init(nst_device *device, const nst_device_kind *kind, nst_hub *h
   nst_list_init(&device->writers);
   nst_list_init(&device->outgoing);
   nst_list_init(&device->descriptor);
+  nst_list_init(&device->unwritten);
 }
 
 size_t nst_device_link(const nst_device *device) {
@@ -81,6 +82,7 @@ nst_error nst_device_transmit(nst_device *device, nst_packet *packet) {
 nst_packet *nst_device_receive(nst_device *device) {
   nst_packet *packet = device->open ? device->kind->receive(device) : NULL;
   if (packet) {
+    packet->summed = false; /* what happened to it on the way is not known */
     device->counters.rx_packets++;
     device->counters.rx_bytes += packet->length;
   }

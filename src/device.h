@@ -30,6 +30,8 @@ typedef struct nst_device_kind {
   /* NULL both, or of a device with a file descriptor: what to wait for (poll.h), and what came of that. */
   short (*events)(const nst_device *device);
   void (*ready)(nst_device *device, short events);
+  /* NULL, or gives the kernel what was collected since the device was put into hub->unwritten. */
+  void (*flush)(nst_device *device);
 } nst_device_kind;
 
 typedef struct nst_device_counters {
@@ -50,6 +52,8 @@ struct nst_device {
   bool gone;                /* what was on the other side of the descriptor is no more: packets are dropped */
   int fd;                   /* -1: none; a device with one makes the real clock the default */
   nst_link descriptor;      /* in hub->descriptors */
+  nst_link unwritten;       /* in hub->unwritten */
+  short bell_events, stack_events; /* what the pollsets of the hub's bell and of the stack wait for (descriptors.c) */
   nst_interface *interface; /* not counted; NULL while not attached */
   nst_link readers;         /* requests that wait for a packet, when driven by hand */
   nst_link writers;         /* requests that wait for room */
@@ -92,9 +96,6 @@ bool nst_is_callback_device(const nst_device *device);
 /* A packet for the attached stack. Takes the packet over, also when it fails. */
 nst_error nst_callback_device_input(nst_device *device, nst_packet *packet);
 
-/* A device on the host's kernel. Takes `fd` over, which is open, does not block and carries one packet at a time. "": it
-** has no name. NULL: no memory; `fd` is closed then. */
-nst_device *nst_tun_new(nst_hub *hub, int fd, const char *name, uint16_t mtu, nst_medium medium);
 /* NULL: it has no name, or is no such device. */
 const char *nst_tun_name(const nst_device *device);
 

@@ -119,10 +119,6 @@ static void enter(nst_interface *interface, nst_dhcp_state state) {
 
 /* ---- the address ---- */
 
-static bool is_leased(const nst_dhcp *dhcp, const ip_addr_t *address) {
-  return !IP_IS_V6(address) && memcmp(&ip_2_ip4(address)->addr, dhcp->offered, 4) == 0;
-}
-
 /* Has the default route go by this gateway, by none when it is zero. */
 static void set_gateway(nst_interface *interface, const uint8_t *to) {
   nst_dhcp *dhcp = interface->dhcp;
@@ -137,21 +133,14 @@ static void set_gateway(nst_interface *interface, const uint8_t *to) {
   (void)nst_route_add(interface->stack, &everywhere, interface, &gateway, NST_ROUTE_LEARNED);
 }
 
-/* Takes the lease's address off the interface, and puts it on again, in front, when `on`. */
+/* Puts the lease's address on the interface, or takes it off. */
 static void set_address(nst_interface *interface, bool on) {
   nst_dhcp *dhcp = interface->dhcp;
-  nst_prefix list[NST_IPV4_ADDRESSES + NST_IPV6_ADDRESSES + 1];
-  size_t i, count = 0;
-  if (on) {
-    memset(&list[0], 0, sizeof list[0]);
-    memcpy(&ip_2_ip4(&list[0].address)->addr, dhcp->offered, 4);
-    list[0].bits = dhcp->bits;
-    count = 1;
-  }
-  for (i = 0; i < interface->address_count; i++) {
-    if (!is_leased(dhcp, &interface->addresses[i].address)) list[count++] = interface->addresses[i];
-  }
-  if (nst_interface_set_addresses(interface, list, count) == NST_OK) dhcp->has_address = on;
+  nst_prefix address;
+  memset(&address, 0, sizeof address);
+  memcpy(&ip_2_ip4(&address.address)->addr, dhcp->offered, 4);
+  address.bits = dhcp->bits;
+  if (nst_interface_set_addresses(interface, NST_ADDRESS_LEASED, &address, on) == NST_OK) dhcp->has_address = on;
 }
 
 void nst_dhcp_lose(nst_interface *interface) {

@@ -24,17 +24,21 @@
   X(PORT_UNREACHABLE, "port unreachable", "the other host reported (ICMP) that nobody has that UDP port",              \
     "told once; check the port")                                                                                       \
   X(ADDRESS_IN_USE, "address already in use",                                                                          \
-    "another socket holds the port, the device is attached already, or a TUN interface is open already",               \
+    "another socket holds the port, the device is attached already, the socket is in that group already, or a TUN "    \
+    "interface is open already",                                                                                       \
     "choose another port or name, or close the other one")                                                             \
   X(ADDRESS_NOT_AVAILABLE, "address not available",                                                                    \
-    "no interface has this local address, no ephemeral port is left, or there is no such network namespace",           \
+    "no interface has this local address, no ephemeral port is left, the socket is not in that group, or there is no " \
+    "such network namespace",                                                                                          \
     "bind an address of this stack; make the namespace first")                                                         \
-  X(INVALID_ADDRESS, "invalid address", "the text is not an address or prefix", "write IPv4 dotted, IPv6 as in RFC 5952") \
+  X(INVALID_ADDRESS, "invalid address",                                                                                \
+    "the text is not an address or prefix, or not a group's where one is needed",                                      \
+    "write IPv4 dotted, IPv6 as in RFC 5952") \
   X(WRONG_IP_VERSION, "wrong ip version", "the socket is bound to the other family", "use an address of the socket's family") \
   X(HOST_NOT_FOUND, "host not found", "the name could not be resolved", "check the name, and the stack's `hosts` and `dns`") \
   X(MESSAGE_TOO_LONG, "message too long", "the datagram does not fit in a packet", "send less, or allow fragments")    \
   X(NO_MEMORY, "no memory", "an allocation failed", "close something; nothing was sent")                               \
-  X(FULL, "full", "a limit was reached: a queue, or the number of interfaces", "try again when there is room")         \
+  X(FULL, "full", "a limit was reached: a queue, or the number of interfaces or memberships", "try again when there is room")         \
   X(EMPTY, "empty", "nothing is there to be received", "try again later")                                              \
   X(PERMISSION_DENIED, "permission denied", "the operating system refused", "run with more rights: the third value says which")                    \
   X(NOT_SUPPORTED, "not supported", "this build, platform or phase cannot do it", "see the README's list")             \

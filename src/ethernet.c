@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "nd.h"
 #include "neighbour.h"
 #include "stack.h"
 

@@ -31,12 +31,5 @@ void nst_ethernet_announce(nst_interface *interface, const ip_addr_t *address);
 void nst_arp_ask(nst_interface *interface, const ip_addr_t *host, const uint8_t *station);
 void nst_arp_announce(nst_interface *interface, const ip_addr_t *address);
 void nst_arp_input(nst_interface *interface, const nst_packet *packet);
-/* neighbour discovery, nd.c */
-void nst_nd_ask(nst_interface *interface, const ip_addr_t *host, const uint8_t *station);
-void nst_nd_probe(nst_interface *interface, const ip_addr_t *address);
-/* Whether it is a message of neighbour discovery, which lwIP does not get. */
-bool nst_is_nd(const uint8_t *packet, size_t length);
-/* Takes the packet over; its frame's header is still in front of it. */
-void nst_nd_input(nst_interface *interface, nst_packet *packet);
 
 #endif

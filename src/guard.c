@@ -4,7 +4,8 @@
 
 #include "bytes.h"
 #include "device.h"
-#include "ethernet.h"
+#include "group.h"
+#include "nd.h"
 #include "stack.h"
 
 #include "lwip/ip_addr.h"
@@ -54,7 +55,7 @@ static nst_guard_cause transport(const nst_interface *interface, const uint8_t *
     case ICMP6:
       if (!ipv6) break;
       if (length < 8) return NST_GUARD_TRANSPORT;
-      if (header[0] >= 133 && header[0] <= 137) return nst_guard_nd(interface, packet, header, length);
+      if (nst_is_nd_type(header[0])) return nst_guard_nd(interface, packet, header, length);
       if (header[0] == 2 && nst_get32(header + 4) < 1280) return NST_GUARD_LEAST_MTU; /* RFC 8201 §4 */
       break;
     default: break;
@@ -95,7 +96,10 @@ static nst_guard_cause guard4(const nst_interface *interface, const uint8_t *pac
   if (total > length) return NST_GUARD_LENGTH;
   if (!options_sound(packet + 20, header - 20, false)) return NST_GUARD_OPTIONS;
   memcpy(&ip_2_ip4(&source)->addr, packet + 12, 4);
-  if (!source_possible(interface, &source, looped)) return NST_GUARD_SOURCE;
+  /* Who watches an Ethernet for groups may have no address, and asks all the same (RFC 4541 2.1.1). */
+  if (!(nst_is_igmp(packet) && ip_addr_isany(&source)) && !source_possible(interface, &source, looped)) {
+    return NST_GUARD_SOURCE;
+  }
   offset = (nst_get16(packet + 6) & 0x1fffu) * 8;
   more = (packet[6] & 0x20) != 0;
   if (offset > 0 || more) {
@@ -113,8 +117,12 @@ static nst_guard_cause guard6(const nst_interface *interface, const uint8_t *pac
   if (end > length) return NST_GUARD_LENGTH;
   memcpy(ip_2_ip6(&source)->addr, packet + 8, 16);
   ip6_addr_assign_zone(ip_2_ip6(&source), IP6_UNICAST, &interface->netifs[0]);
-  /* In neighbour discovery it is possible to have no address yet, or ours; lwIP sees nothing of it. */
-  if (!nst_is_nd(packet, end) && !source_possible(interface, &source, looped)) return NST_GUARD_SOURCE;
+  /* In neighbour discovery it is possible to have no address yet, or ours, in reports of groups to have none yet; lwIP
+  ** sees nothing of these. */
+  if (!nst_is_nd(packet, end) && !(ip_addr_isany(&source) && nst_is_mld(packet, end)) &&
+      !source_possible(interface, &source, looped)) {
+    return NST_GUARD_SOURCE;
+  }
   next = packet[6];
   for (headers = 0; headers <= HEADERS_AT_MOST; headers++) {
     const uint8_t *header = packet + at;

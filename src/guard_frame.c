@@ -6,8 +6,7 @@
 #include "ethernet.h"
 #include "guard.h"
 #include "interface.h"
-
-enum { SOLICITATION = 135, ADVERTISEMENT = 136 };
+#include "nd.h"
 
 static bool is_group(const uint8_t *station) {
   return (station[0] & 1) != 0;
@@ -57,6 +56,10 @@ nst_guard_cause nst_guard_frame(const nst_interface *interface, const uint8_t *f
   return NST_GUARD_PASS;
 }
 
+static bool names_station(unsigned option) {
+  return option == NST_ND_SOURCE_STATION || option == NST_ND_TARGET_STATION;
+}
+
 /* Type, length in units of 8 bytes, data (RFC 4861 §4.6). A station's option is one unit. */
 static bool options_sound(const uint8_t *options, size_t length) {
   size_t i = 0;
@@ -65,8 +68,8 @@ static bool options_sound(const uint8_t *options, size_t length) {
     if (i + 8 > length) return false;
     size = options[i + 1] * 8u;
     if (size == 0 || i + size > length) return false;
-    if ((options[i] == 1 || options[i] == 2) && size != 8) return false;
-    if ((options[i] == 1 || options[i] == 2) && is_group(options + i + 2)) return false;
+    if (names_station(options[i]) && size != 8) return false;
+    if (names_station(options[i]) && is_group(options + i + 2)) return false;
     i += size;
   }
   return true;
@@ -80,22 +83,39 @@ static bool has_option(const uint8_t *options, size_t length, unsigned type) {
   return false;
 }
 
-/* RFC 4861 7.1: what makes a solicitation or an advertisement valid. */
-nst_guard_cause nst_guard_nd(const nst_interface *interface, const uint8_t *packet, const uint8_t *message,
-                             size_t length) {
+/* RFC 4861 6.1.2: a router speaks from its link-local address. */
+static nst_guard_cause advertised_by_router(const uint8_t *packet, const uint8_t *message, size_t length) {
+  if (length < NST_ND_ROUTER_ADVERTISEMENT_LENGTH || packet[8] != 0xfe || (packet[9] & 0xc0) != 0x80) {
+    return NST_GUARD_ND;
+  }
+  return options_sound(message + NST_ND_ROUTER_ADVERTISEMENT_LENGTH, length - NST_ND_ROUTER_ADVERTISEMENT_LENGTH)
+             ? NST_GUARD_PASS
+             : NST_GUARD_ND;
+}
+
+/* RFC 4861 7.1: what makes a solicitation or an advertisement of a neighbour valid. */
+static nst_guard_cause from_neighbour(const uint8_t *packet, const uint8_t *message, size_t length) {
   static const uint8_t nowhere[16], solicited_node[13] = {0xff, 0x02, [11] = 1, [12] = 0xff};
   bool from_nowhere = memcmp(packet + 8, nowhere, 16) == 0, to_group = packet[24] == 0xff;
-  if (interface->device == NULL || interface->device->medium == NST_MEDIUM_IP) return NST_GUARD_NEIGHBOUR;
-  if (message != packet + 40) return NST_GUARD_ND; /* behind other headers, or a fragment (RFC 6980) */
-  if (message[0] != SOLICITATION && message[0] != ADVERTISEMENT) return NST_GUARD_ROUTER;
-  if (packet[7] != 255 || message[1] != 0 || length < 24) return NST_GUARD_ND;
-  if (packet[8] == 0xff || message[8] == 0xff || !options_sound(message + 24, length - 24)) return NST_GUARD_ND;
-  if (message[0] == ADVERTISEMENT) {
+  const uint8_t *options = message + NST_ND_LENGTH;
+  if (length < NST_ND_LENGTH || packet[8] == 0xff || message[8] == 0xff) return NST_GUARD_ND;
+  if (!options_sound(options, length - NST_ND_LENGTH)) return NST_GUARD_ND;
+  if (message[0] == NST_ND_ADVERTISEMENT) {
     return from_nowhere || (to_group && (message[4] & 0x40)) ? NST_GUARD_ND : NST_GUARD_PASS;
   }
   if (from_nowhere && (memcmp(packet + 24, solicited_node, sizeof solicited_node) != 0 ||
-                       has_option(message + 24, length - 24, 1))) {
+                       has_option(options, length - NST_ND_LENGTH, NST_ND_SOURCE_STATION))) {
     return NST_GUARD_ND;
   }
   return NST_GUARD_PASS;
+}
+
+nst_guard_cause nst_guard_nd(const nst_interface *interface, const uint8_t *packet, const uint8_t *message,
+                             size_t length) {
+  bool heeded = interface->slaac && message[0] == NST_ND_ROUTER_ADVERTISEMENT;
+  if (!nst_interface_is_ethernet(interface) && !heeded) return NST_GUARD_NEIGHBOUR;
+  if (message != packet + 40) return NST_GUARD_ND; /* behind other headers, or a fragment (RFC 6980) */
+  if (!heeded && message[0] != NST_ND_SOLICITATION && message[0] != NST_ND_ADVERTISEMENT) return NST_GUARD_ROUTER;
+  if (packet[7] != 255 || message[1] != 0) return NST_GUARD_ND;
+  return heeded ? advertised_by_router(packet, message, length) : from_neighbour(packet, message, length);
 }

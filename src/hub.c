@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "bell.h"
 #include "descriptors.h"
 #include "stack.h"
 
@@ -19,6 +20,9 @@ nst_hub *nst_hub_new(void) {
   nst_list_init(&hub->outgoing);
   nst_list_init(&hub->traced);
   nst_list_init(&hub->descriptors);
+  nst_list_init(&hub->unwritten);
+  nst_pollset_init(&hub->bell.set);
+  hub->bell.timer = -1;
   return hub;
 }
 
@@ -39,6 +43,7 @@ nst_hub *nst_hub_retain(nst_hub *hub) {
 
 void nst_hub_release(nst_hub *hub) {
   if (--hub->references > 0) return;
+  nst_bell_close(hub);
   nst_pool_clear(&hub->pool);
   nst_heap_free(&hub->timers);
   free(hub->scratch);
@@ -52,6 +57,7 @@ void nst_hub_begin_run(nst_hub *hub) {
   }
   hub->run++;
   hub->now = 0;
+  nst_bell_ring(hub); /* what it was set to was another run's time */
   for (link = hub->stacks.next; link != &hub->stacks; link = link->next) {
     nst_stack *stack = nst_holder(link, nst_stack, link);
     nst_stack_catch_up(stack);

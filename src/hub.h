@@ -9,7 +9,16 @@
 #include "heap.h"
 #include "list.h"
 #include "memory.h"
+#include "pollset.h"
 #include "types.h"
+
+/* bell.c */
+typedef struct nst_bell {
+  nst_pollset set;
+  int timer;     /* a timerfd in it; -1 */
+  nst_time base; /* add to run time to get that of the monotonic clock */
+  nst_time at;   /* run time at which the timer is set to ring; 0: at once, NST_NEVER */
+} nst_bell;
 
 struct nst_hub {
   unsigned references;
@@ -29,7 +38,9 @@ struct nst_hub {
   unsigned ids;       /* of Lua objects that C must find again */
   size_t unsettled;   /* closed connections whose data or FIN is not acknowledged yet */
   nst_link descriptors; /* nst_device.descriptor: open devices that have a file descriptor */
+  nst_link unwritten; /* nst_device.unwritten: those that have packets for the kernel */
   nst_time looked;    /* by the monotonic clock: when their descriptors were last asked for */
+  nst_bell bell;
 };
 
 nst_hub *nst_hub_new(void);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "descriptors.h"
 #include "stack.h"
 
 #include "lwip/priv/tcp_priv.h"
@@ -92,6 +93,7 @@ bool nst_inside(nst_stack *stack, void (*body)(nst_stack *, void *), void *argum
   state.way_out = NULL;
   stack->entered = false;
   pthread_mutex_unlock(&state.lock);
+  nst_descriptors_flush(stack->hub);
   if (!alive) nst_stack_die(stack);
   return alive;
 }

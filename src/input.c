@@ -4,7 +4,9 @@
 #include "dhcp.h"
 #include "ethernet.h"
 #include "forward.h"
+#include "group.h"
 #include "interface.h"
+#include "nd.h"
 #include "reassembly.h"
 #include "stack.h"
 #include "trace.h"
@@ -53,11 +55,12 @@ void nst_packet_addresses(const nst_interface *interface, const uint8_t *packet,
   ip6_addr_assign_zone(ip_2_ip6(destination), IP6_UNKNOWN, &interface->netifs[0]);
 }
 
-/* Hands a packet to lwIP, which owns it from then on. */
+/* Hands a packet to lwIP, which owns it from then on, or what is for groups to who is in them. */
 static void feed(nst_interface *interface, nst_packet *packet) {
   nst_stack *stack = interface->stack;
   struct pbuf *p = nst_packet_to_pbuf(packet, &stack->memory);
   stack->refused = NULL;
+  if (nst_group_input(interface, p)) return;
   if (interface->netifs[0].input(p, &interface->netifs[0]) != ERR_OK) pbuf_free(p);
   if (stack->refused) { /* an answer that could not wait; TCP clears this when it will try again */
     stack->refused->dropped_out++;
@@ -79,10 +82,14 @@ static void feed_traced(nst_interface *interface, nst_packet *packet) {
   nst_packet_free(copy);
 }
 
-void nst_interface_discard(nst_interface *interface, nst_packet *packet, const char *cause) {
-  interface->dropped_in++;
+static void forget(nst_interface *interface, nst_packet *packet, const char *cause) {
   nst_trace_packet(interface->stack, NST_EVENT_DROP, interface, packet->data, packet->length, cause);
   nst_packet_free(packet);
+}
+
+void nst_interface_discard(nst_interface *interface, nst_packet *packet, const char *cause) {
+  interface->dropped_in++;
+  forget(interface, packet, cause);
 }
 
 static void refuse(nst_interface *interface, nst_packet *packet, nst_guard_cause cause) {
@@ -139,6 +146,11 @@ void nst_interface_input(nst_interface *interface, nst_packet *packet, bool loop
     return;
   }
   if (!passes(interface, packet, looped)) return;
+  if (!nst_group_wanted(interface, packet->data)) {
+    stack->groups.unwanted++; /* others' business is no loss of the interface's */
+    forget(interface, packet, "group that nobody joined");
+    return;
+  }
   stack->counters.in_packets++;
   stack->counters.in_bytes += packet->length;
   nst_trace_packet(stack, NST_EVENT_IN, interface, packet->data, packet->length, NULL);

@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bytes.h"
+#include "descriptors.h"
 #include "dhcp.h"
 #include "ethernet.h"
+#include "group.h"
 #include "neighbour.h"
+#include "slaac.h"
 #include "stack.h"
 #include "tcp.h"
 
@@ -33,143 +35,6 @@ bool nst_interface_is_ethernet(const nst_interface *interface) {
   return interface->device && interface->device->medium == NST_MEDIUM_ETHERNET;
 }
 
-/* Its place in tentative_until; above NST_ADDRESSES: it is none of ours. */
-static size_t place_of(const nst_interface *interface, const ip_addr_t *address) {
-  size_t i;
-  for (i = 0; i < interface->address_count; i++) {
-    if (ip_addr_eq(&interface->addresses[i].address, address)) return i;
-  }
-  return NST_ADDRESSES + !(interface->has_link_local && ip_addr_eq(&interface->link_local.address, address));
-}
-
-nst_interface *nst_interface_with_address(const nst_stack *stack, const ip_addr_t *address) {
-  uint64_t hash = nst_prefix_hash(address, (unsigned)nst_address_size(address) * 8);
-  const nst_node *node;
-  for (node = nst_table_bucket(&stack->own, hash); node; node = node->next) {
-    const nst_own *own = nst_holder(node, const nst_own, node);
-    if (node->hash == hash && ip_addr_eq(own->address, address)) return own->interface;
-  }
-  return NULL;
-}
-
-static void disown_all(nst_stack *stack, nst_interface *interface) {
-  size_t i;
-  for (i = 0; i <= NST_ADDRESSES; i++) nst_table_remove(&stack->own, &interface->own[i].node);
-}
-
-static bool own(nst_interface *interface, size_t place, const ip_addr_t *address) {
-  nst_own *entry = &interface->own[place];
-  entry->interface = interface;
-  entry->address = address;
-  return nst_table_insert(&interface->stack->own, &entry->node,
-                          nst_prefix_hash(address, (unsigned)nst_address_size(address) * 8));
-}
-
-/* After any change of its addresses. false: no memory. */
-static bool own_all(nst_interface *interface) {
-  bool enough = true;
-  size_t i;
-  disown_all(interface->stack, interface);
-  for (i = 0; i < interface->address_count; i++) enough = own(interface, i, &interface->addresses[i].address) && enough;
-  if (interface->has_link_local) enough = own(interface, NST_ADDRESSES, &interface->link_local.address) && enough;
-  return enough;
-}
-
-bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address) {
-  return place_of(interface, address) <= NST_ADDRESSES;
-}
-
-nst_time *nst_interface_tentative(nst_interface *interface, const ip_addr_t *address) {
-  size_t place = place_of(interface, address);
-  return place <= NST_ADDRESSES ? &interface->tentative_until[place] : NULL;
-}
-
-bool nst_interface_is_broadcast(const nst_interface *interface, const ip_addr_t *address) {
-  int i;
-  for (i = 0; i < NST_IPV4_ADDRESSES && !IP_IS_V6(address); i++) {
-    if (interface->registered[i] && ip4_addr_isbroadcast(ip_2_ip4(address), &interface->netifs[i])) return true;
-  }
-  return false;
-}
-
-bool nst_interface_is_for_us(const nst_interface *interface, const ip_addr_t *destination) {
-  return ip_addr_ismulticast(destination) || nst_interface_with_address(interface->stack, destination) ||
-         nst_interface_is_broadcast(interface, destination);
-}
-
-static err_t init_netif(struct netif *netif) {
-  const nst_interface *interface = nst_interface_of(netif);
-  netif->name[0] = 'n';
-  netif->name[1] = 's';
-  netif->mtu = netif->mtu6 = interface->mtu;
-  netif->output = nst_output4;
-  netif->output_ip6 = nst_output6;
-  netif->flags = NETIF_FLAG_LINK_UP;
-  NETIF_SET_CHECKSUM_CTRL(netif, interface->device && interface->device->checksum ? NETIF_CHECKSUM_ENABLE_ALL
-                                                                                   : NETIF_CHECKSUM_DISABLE_ALL);
-  return ERR_OK;
-}
-
-static void remove_netif(nst_interface *interface, int i) {
-  netif_remove(&interface->netifs[i]);
-  interface->registered[i] = false;
-  interface->stack->netif_count--;
-}
-
-/* Registers or removes the i-th netif with lwIP. The first stays for as long as the interface is attached. */
-static bool set_netif4(nst_interface *interface, int i, const nst_prefix *prefix) {
-  ip4_addr_t address, mask, none;
-  struct netif *netif = &interface->netifs[i];
-  ip4_addr_set_zero(&address);
-  ip4_addr_set_zero(&mask);
-  ip4_addr_set_zero(&none);
-  if (prefix) {
-    ip4_addr_copy(address, *ip_2_ip4(&prefix->address));
-    ip4_addr_set_u32(&mask, prefix->bits ? lwip_htonl(0xffffffffu << (32 - prefix->bits)) : 0);
-  }
-  if (!interface->registered[i]) {
-    if (prefix == NULL && i > 0) return true;
-    if (netif_add(netif, &address, &mask, &none, interface, init_netif, ip_input) == NULL) return false;
-    interface->registered[i] = true;
-    interface->stack->netif_count++;
-    if (interface->up) netif_set_up(netif);
-  } else if (prefix == NULL && i > 0) {
-    remove_netif(interface, i);
-  } else if (!ip4_addr_eq(netif_ip4_addr(netif), &address) || !ip4_addr_eq(netif_ip4_netmask(netif), &mask)) {
-    netif_set_addr(netif, &address, &mask, &none);
-  }
-  /* Two hosts fill a prefix of 31 bits: none of its addresses means all of them (RFC 3021). */
-  if (nst_interface_is_ethernet(interface) && prefix && prefix->bits < 31) netif->flags |= NETIF_FLAG_BROADCAST;
-  else netif->flags &= (u8_t)~NETIF_FLAG_BROADCAST;
-  return true;
-}
-
-/* lwIP keeps the link-local address in slot 0; the others follow. */
-static void set_netif6(nst_interface *interface) {
-  struct netif *netif = &interface->netifs[0];
-  s8_t slot = 1;
-  bool link_local = false;
-  size_t i;
-  for (i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++) netif_ip6_addr_set_state(netif, (s8_t)i, IP6_ADDR_INVALID);
-  if (interface->has_link_local) {
-    netif_ip6_addr_set(netif, 0, ip_2_ip6(&interface->link_local.address));
-    netif_ip6_addr_set_state(netif, 0, IP6_ADDR_PREFERRED);
-    link_local = true;
-  }
-  for (i = 0; i < interface->address_count; i++) {
-    nst_prefix *prefix = &interface->addresses[i];
-    s8_t here;
-    if (!IP_IS_V6(&prefix->address)) continue;
-    if (ip6_addr_islinklocal(ip_2_ip6(&prefix->address))) {
-      ip6_addr_assign_zone(ip_2_ip6(&prefix->address), IP6_UNICAST, netif);
-    }
-    here = !link_local && ip6_addr_islinklocal(ip_2_ip6(&prefix->address)) ? 0 : slot++;
-    link_local = link_local || here == 0;
-    netif_ip6_addr_set(netif, here, ip_2_ip6(&prefix->address));
-    netif_ip6_addr_set_state(netif, here, IP6_ADDR_PREFERRED);
-  }
-}
-
 /* A random station of our own making, IEEE 802's bits for "local" and against "group" set right. */
 static void choose_mac(nst_interface *interface, const uint8_t *mac) {
   if (mac) {
@@ -180,22 +45,11 @@ static void choose_mac(nst_interface *interface, const uint8_t *mac) {
   }
 }
 
-static void make_link_local(nst_interface *interface) {
-  uint8_t bytes[16] = {0xfe, 0x80};
+/* RFC 4291 2.5.6 */
+static void make_link_local_of_mac(nst_interface *interface) {
   const uint8_t *mac = interface->mac;
-  memcpy(bytes + 8, mac, 3);
-  bytes[8] ^= 2;
-  bytes[11] = 0xff;
-  bytes[12] = 0xfe;
-  memcpy(bytes + 13, mac + 3, 3);
-  IP_SET_TYPE_VAL(interface->link_local.address, IPADDR_TYPE_V6);
-  memcpy(ip_2_ip6(&interface->link_local.address)->addr, bytes, sizeof bytes);
-  ip6_addr_assign_zone(ip_2_ip6(&interface->link_local.address), IP6_UNICAST, &interface->netifs[0]);
-  interface->link_local.bits = 64;
-  interface->has_link_local = true;
-  (void)own_all(interface);
-  set_netif6(interface);
-  nst_ethernet_announce(interface, &interface->link_local.address);
+  const uint8_t identifier[8] = {(uint8_t)(mac[0] ^ 2), mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]};
+  nst_interface_make_link_local(interface, identifier);
 }
 
 nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const char *name, const uint8_t *mac) {
@@ -213,16 +67,18 @@ nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const 
   nst_list_init(&interface->egress);
   nst_list_init(&interface->blocked);
   nst_list_init(&interface->looped);
+  nst_list_init(&interface->groups);
   nst_list_append(&stack->interfaces, &interface->link);
   stack->interface_count++;
-  if (!set_netif4(interface, 0, NULL)) return interface;
+  if (!nst_addresses_begin(interface)) return interface;
   if (device) {
     device->interface = interface;
+    nst_descriptors_update(device);
     if (nst_device_has_packet(device)) nst_interface_packet_came(interface);
   }
   if (nst_interface_is_ethernet(interface)) {
     choose_mac(interface, mac);
-    if (interface->mtu >= IP6_MIN_MTU_LENGTH) make_link_local(interface);
+    if (interface->mtu >= IP6_MIN_MTU_LENGTH) make_link_local_of_mac(interface);
   }
   return interface;
 }
@@ -237,21 +93,20 @@ void nst_interface_release(nst_interface *interface) {
   free(interface);
 }
 
-static void remove_netifs(nst_stack *stack, void *argument) {
+static void leave_lwip(nst_stack *stack, void *argument) {
   nst_interface *interface = argument;
-  int i;
   (void)stack;
   nst_neighbours_forget(interface);
-  for (i = 0; i < NST_IPV4_ADDRESSES; i++) {
-    if (interface->registered[i]) remove_netif(interface, i);
-  }
+  nst_addresses_end(interface);
 }
 
 /* Takes the interface, which holds nothing of lwIP any more, out of the stack. */
 static void forget_stack(nst_interface *interface, nst_stack *stack) {
   nst_link *link;
   nst_dhcp_stop(interface);
-  disown_all(stack, interface);
+  nst_groups_forget(interface);
+  nst_slaac_stop(interface);
+  nst_addresses_disown(stack, interface);
   interface->stack = NULL;
   nst_routes_drop_interface(stack, interface);
   nst_list_remove(&interface->link);
@@ -265,7 +120,9 @@ static void forget_stack(nst_interface *interface, nst_stack *stack) {
   }
   nst_stack_wake(stack);
   if (interface->device) {
+    nst_descriptors_leave(interface->device, stack);
     interface->device->interface = NULL;
+    nst_descriptors_update(interface->device);
     nst_device_release(interface->device);
     interface->device = NULL;
   }
@@ -276,74 +133,9 @@ void nst_interface_detach(nst_interface *interface) {
   nst_stack *stack = interface->stack;
   if (stack == NULL) return;
   (void)nst_interface_retain(interface);
-  (void)nst_inside(stack, remove_netifs, interface);
+  (void)nst_inside(stack, leave_lwip, interface);
   if (interface->stack) forget_stack(interface, stack); /* else lwIP objected, the stack died, and did this */
   nst_interface_release(interface);
-}
-
-static size_t registered_of(const nst_interface *interface) {
-  size_t i, count = 0;
-  for (i = 0; i < NST_IPV4_ADDRESSES; i++) count += interface->registered[i];
-  return count;
-}
-
-nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count) {
-  nst_stack *stack = interface->stack;
-  nst_time until[NST_ADDRESSES], *known;
-  bool fresh[NST_ADDRESSES];
-  size_t i, four = 0, six = 0;
-  int next = 0;
-  for (i = 0; i < count; i++) {
-    if (IP_IS_V6(&addresses[i].address)) six++;
-    else four++;
-  }
-  if (four > NST_IPV4_ADDRESSES || six > NST_IPV6_ADDRESSES) return NST_FULL;
-  if (six > 0 && interface->mtu < IP6_MIN_MTU_LENGTH) return NST_NOT_SUPPORTED;
-  if (four > 1 && stack->netif_count + four > NST_NETIFS + registered_of(interface)) return NST_FULL;
-  nst_routes_drop(stack, interface, NST_ROUTE_CONNECTED);
-  for (i = 0; i < count; i++) {
-    known = nst_interface_tentative(interface, &addresses[i].address);
-    fresh[i] = known == NULL;
-    until[i] = known ? *known : 0;
-  }
-  memmove(interface->addresses, addresses, count * sizeof *addresses);
-  memcpy(interface->tentative_until, until, count * sizeof *until);
-  interface->address_count = count;
-  for (i = 0; i < count; i++) {
-    if (!IP_IS_V6(&addresses[i].address) && !set_netif4(interface, next++, &addresses[i])) return NST_FULL;
-  }
-  if (next == 0) set_netif4(interface, next++, NULL);
-  for (; next < NST_IPV4_ADDRESSES; next++) set_netif4(interface, next, NULL);
-  set_netif6(interface);
-  for (i = 0; i < count; i++) {
-    if (nst_route_add(stack, &interface->addresses[i], interface, NULL, NST_ROUTE_CONNECTED) != NST_OK) {
-      return NST_NO_MEMORY;
-    }
-  }
-  if (!own_all(interface)) return NST_NO_MEMORY;
-  nst_tcp_addresses_changed(stack);
-  for (i = 0; i < count && nst_interface_is_ethernet(interface); i++) {
-    if (fresh[i]) nst_ethernet_announce(interface, &interface->addresses[i].address);
-  }
-  return NST_OK;
-}
-
-void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *address) {
-  nst_prefix left[NST_ADDRESSES];
-  ip_addr_t lost = *address;
-  size_t i, count = 0;
-  if (interface->has_link_local && ip_addr_eq(&interface->link_local.address, &lost)) interface->has_link_local = false;
-  for (i = 0; i < interface->address_count; i++) {
-    if (!ip_addr_eq(&interface->addresses[i].address, &lost)) left[count++] = interface->addresses[i];
-  }
-  (void)nst_interface_set_addresses(interface, left, count);
-}
-
-/* On a link that we come back to, much may have changed. */
-static void announce_all(nst_interface *interface) {
-  size_t i;
-  if (interface->has_link_local) nst_ethernet_announce(interface, &interface->link_local.address);
-  for (i = 0; i < interface->address_count; i++) nst_ethernet_announce(interface, &interface->addresses[i].address);
 }
 
 void nst_interface_set_up(nst_interface *interface, bool up) {
@@ -356,7 +148,9 @@ void nst_interface_set_up(nst_interface *interface, bool up) {
     else netif_set_down(&interface->netifs[i]);
   }
   if (up) nst_interface_room_came(interface);
-  if (changes && up && nst_interface_is_ethernet(interface)) announce_all(interface);
+  if (changes && up) nst_groups_announce(interface);
+  if (changes && up && nst_interface_is_ethernet(interface)) nst_addresses_announce(interface);
+  if (changes && up && interface->slaac) nst_slaac_solicit(interface);
   if (changes && !up) nst_neighbours_forget(interface);
 }
 
@@ -405,7 +199,8 @@ static bool send_waiting(nst_interface *interface) {
 static void lose_device(nst_interface *interface) {
   nst_interface_set_up(interface, false);
   if (interface->dhcp) nst_dhcp_lose(interface);
-  (void)nst_interface_set_addresses(interface, interface->addresses, 0);
+  if (interface->slaac) nst_slaac_lose(interface);
+  (void)nst_interface_set_addresses(interface, NST_ADDRESS_GIVEN, NULL, 0);
 }
 
 bool nst_interface_poll(nst_interface *interface) {

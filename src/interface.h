@@ -22,6 +22,14 @@ typedef struct nst_prefix {
   uint8_t bits;
 } nst_prefix;
 
+/* Where an interface has an address from, in the order in which they lie in addresses[]. */
+typedef enum nst_address_origin {
+  NST_ADDRESS_LEASED, /* by DHCP */
+  NST_ADDRESS_GIVEN,  /* by the user */
+  NST_ADDRESS_FORMED, /* by SLAAC, with a prefix that a router has advertised */
+  NST_ADDRESS_ORIGINS
+} nst_address_origin;
+
 /* An address of ours in the table of all of them. */
 typedef struct nst_own {
   nst_node node; /* in stack->own */
@@ -46,13 +54,18 @@ struct nst_interface {
   uint64_t dropped_out, dropped_in;
   uint64_t guarded[NST_GUARD_CAUSE_COUNT]; /* of dropped_in, by the guard's cause */
   uint8_t mac[6];      /* on Ethernet, and what follows */
-  nst_prefix link_local; /* made from the mac (RFC 4291 2.5.6); not one of addresses[] */
+  nst_prefix link_local; /* made by ourselves; not one of addresses[] */
   bool has_link_local;
   nst_time defended;   /* an IPv4 address, last */
-  nst_dhcp *dhcp;      /* NULL: addresses are only the user's */
+  nst_link groups;     /* nst_group.link: what is wanted here */
+  size_t group_count;
+  nst_dhcp *dhcp;      /* NULL: not asked for */
+  nst_slaac *slaac;    /* NULL: not asked for */
   struct netif netifs[NST_IPV4_ADDRESSES];
   bool registered[NST_IPV4_ADDRESSES];
   nst_prefix addresses[NST_ADDRESSES];
+  nst_address_origin origins[NST_ADDRESSES];
+  bool deprecated[NST_ADDRESSES]; /* connections keep it, new ones prefer another (RFC 4862 5.5.4) */
   size_t address_count;
   nst_own own[NST_ADDRESSES + 1]; /* addresses[], link_local */
   nst_time tentative_until[NST_ADDRESSES + 1]; /* addresses[], link_local: until then it may be a duplicate (nd.c) */
@@ -68,10 +81,25 @@ void nst_interface_release(nst_interface *interface);
 /* Outside the stack; the device stays open and may be attached again. */
 void nst_interface_detach(nst_interface *interface);
 
-/* Inside the stack. Replaces all addresses. NST_FULL: more than fit. */
-nst_error nst_interface_set_addresses(nst_interface *interface, const nst_prefix *addresses, size_t count);
-void nst_interface_set_up(nst_interface *interface, bool up);
-bool nst_interface_is_ethernet(const nst_interface *interface);
+/* ---- addresses.c ---- */
+
+/* Inside the stack, at the beginning and the end of an interface: the netif that there always is; all of them. */
+bool nst_addresses_begin(nst_interface *interface);
+void nst_addresses_end(nst_interface *interface);
+/* They are no addresses of the stack's any more. */
+void nst_addresses_disown(nst_stack *stack, nst_interface *interface);
+/* Inside the stack, on an Ethernet. Tells the link of all, and asks who else has them. */
+void nst_addresses_announce(nst_interface *interface);
+/* Inside the stack. Replaces all addresses of one origin; of equal ones the user's stay. NST_FULL: more than fit; of
+** those formed with prefixes only so many are taken as do fit. */
+nst_error nst_interface_set_addresses(nst_interface *interface, nst_address_origin origin, const nst_prefix *addresses,
+                                      size_t count);
+/* Inside the stack. Harmless with what is no address of the interface. */
+void nst_interface_deprecate(nst_interface *interface, const ip_addr_t *address, bool deprecated);
+/* Inside the stack. Makes its address for the link from an identifier of 8 bytes. */
+void nst_interface_make_link_local(nst_interface *interface, const uint8_t *identifier);
+/* Whether there is room for another IPv6 address. */
+bool nst_interface_has_room6(const nst_interface *interface);
 /* The interface of an address of the stack's own; NULL: it is none. */
 nst_interface *nst_interface_with_address(const nst_stack *stack, const ip_addr_t *address);
 bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address);
@@ -83,6 +111,11 @@ bool nst_interface_is_broadcast(const nst_interface *interface, const ip_addr_t 
 bool nst_interface_is_for_us(const nst_interface *interface, const ip_addr_t *destination);
 /* Inside the stack. Goes on without an address that turned out to be somebody else's. */
 void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *address);
+
+/* ---- */
+
+void nst_interface_set_up(nst_interface *interface, bool up);
+bool nst_interface_is_ethernet(const nst_interface *interface);
 
 /* From the device. */
 void nst_interface_packet_came(nst_interface *interface);

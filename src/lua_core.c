@@ -5,6 +5,7 @@ once return nil, "wouldblock", and the Lua layer waits for a ticket and asks aga
 */
 #include <time.h>
 
+#include "bell.h"
 #include "binding.h"
 #include "descriptors.h"
 #include "request.h"
@@ -187,6 +188,28 @@ static int guarded(lua_State *L) {
   return 1;
 }
 
+/*** Makes the bell: one descriptor for a loop that is not ours, readable when the stacks want to be driven.
+@function bell_open
+@treturn integer|nil the descriptor, always the same in a process
+@treturn string "full": no descriptor is left, "no memory" */
+static int bell_open(lua_State *L) {
+  nst_hub *hub = nst_lua_hub(L);
+  nst_error error = nst_bell_open(hub);
+  if (error != NST_OK) return nst_lua_fail(L, error);
+  lua_pushinteger(L, hub->bell.set.fd);
+  return 1;
+}
+
+/*** The stacks have been driven; sets the bell.
+@function bell
+@tparam number base time of the monotonic clock when the run began
+@tparam[opt] number time seconds since then at which it rings in any case */
+static int bell(lua_State *L) {
+  nst_time at = lua_isnoneornil(L, 2) ? NST_NEVER : nst_lua_time(lua_tonumber(L, 2));
+  nst_bell_set(nst_lua_hub(L), nst_lua_time(lua_tonumber(L, 1)), at);
+  return 0;
+}
+
 static void push_errors(lua_State *L) {
   int error;
   lua_createtable(L, 0, NST_ERROR_COUNT);
@@ -204,7 +227,7 @@ static const luaL_Reg functions[] = {
   {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch},
   {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
-  {"guarded", guarded},
+  {"guarded", guarded}, {"bell_open", bell_open}, {"bell", bell},
   {NULL, NULL}};
 
 /*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw`. The Lua layer adds

@@ -289,15 +289,11 @@ static const nst_option options[] = {
   {"ip-ttl", NST_OPTION_BYTE, AT(ttl), 1, 255},
   {"ipv6-unicast-hops", NST_OPTION_BYTE, AT(ttl), 1, 255},
   {"ip-tos", NST_OPTION_BYTE, AT(tos), 0, 255},
-  {"ip-add-membership", NST_OPTION_ABSENT, 0, 0, 0},
-  {"ip-drop-membership", NST_OPTION_ABSENT, 0, 0, 0},
-  {"ip-multicast-ttl", NST_OPTION_ABSENT, 0, 0, 0},
-  {"ip-multicast-loop", NST_OPTION_ABSENT, 0, 0, 0},
-  {"ipv6-add-membership", NST_OPTION_ABSENT, 0, 0, 0},
-  {"ipv6-drop-membership", NST_OPTION_ABSENT, 0, 0, 0},
-  {"ipv6-multicast-hops", NST_OPTION_ABSENT, 0, 0, 0},
-  {"ipv6-multicast-loop", NST_OPTION_ABSENT, 0, 0, 0},
-  {NULL, NST_OPTION_ABSENT, 0, 0, 0}};
+  {"ip-multicast-ttl", NST_OPTION_BYTE, AT(group_ttl), 0, 255},
+  {"ip-multicast-loop", NST_OPTION_FLAG, AT(group_loop4), 0, 0},
+  {"ipv6-multicast-hops", NST_OPTION_BYTE, AT(group_hops), 0, 255},
+  {"ipv6-multicast-loop", NST_OPTION_FLAG, AT(group_loop6), 0, 0},
+  {NULL, NST_OPTION_FLAG, 0, 0, 0}};
 
 static void apply_inside(nst_stack *stack, void *argument) {
   (void)stack;
@@ -306,23 +302,28 @@ static void apply_inside(nst_stack *stack, void *argument) {
 
 /*** Sets an option.
 @function udp:setoption
-@tparam string option broadcast reuseaddr dont-fragment ipv6-v6only ip-ttl ipv6-unicast-hops ip-tos
-@tparam boolean|integer value
+@tparam string option broadcast reuseaddr dont-fragment ipv6-v6only ip-multicast-loop ipv6-multicast-loop; ip-ttl
+ipv6-unicast-hops ip-tos ip-multicast-ttl ipv6-multicast-hops; ip-add-membership ip-drop-membership ipv6-add-membership
+ipv6-drop-membership; ip-multicast-if
+@tparam boolean|integer|table|string value a membership is {multiaddr =, interface =}
 @treturn integer|nil 1
-@treturn string "not supported" (multicast options) */
+@treturn string of memberships: "invalid address", "no route", "address already in use" (it is a member),
+"address not available" (it is none), "full", "wrong ip version" */
 static int setoption(lua_State *L) {
   nst_udp *udp = check_udp(L, "setoption");
-  return nst_lua_setoption(L, options, udp ? &udp->socket : NULL, apply_inside);
+  int results = nst_lua_set_group_option(L, udp);
+  return results ? results : nst_lua_setoption(L, options, udp ? &udp->socket : NULL, apply_inside);
 }
 
 /*** The value of an option.
 @function udp:getoption
 @tparam string option
-@treturn boolean|integer|nil
-@treturn string "not supported" (multicast options) */
+@treturn boolean|integer|string|nil
+@treturn string "closed" */
 static int getoption(lua_State *L) {
   nst_udp *udp = check_udp(L, "getoption");
-  return nst_lua_getoption(L, options, udp ? &udp->socket : NULL);
+  int results = nst_lua_get_group_option(L, udp);
+  return results ? results : nst_lua_getoption(L, options, udp ? &udp->socket : NULL);
 }
 
 /* ---- raw ---- */

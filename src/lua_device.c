@@ -147,6 +147,7 @@ static int try_send(lua_State *L) {
   packet = nst_packet_copy(device->hub, data, length, nst_device_link(device));
   if (packet == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
   error = nst_device_transmit(device, packet);
+  nst_descriptors_flush(device->hub);
   if (error != NST_OK) nst_packet_free(packet);
   nst_lua_after(L, NULL);
   return nst_lua_result(L, error);
@@ -298,6 +299,7 @@ static int device_new(lua_State *L) {
 @tparam integer mtu 0: that of the kernel
 @tparam string|nil netns the name of a network namespace
 @tparam integer|nil fd one that is open already, which is duplicated
+@tparam boolean offload whether the kernel may hand over, and get, segments many at a time; of `fd`, what it is
 @treturn device|nil
 @treturn string "permission denied", "not supported", "address already in use", "address not available" (the namespace),
 "closed" (fd), "full" (descriptors), "no memory"
@@ -313,6 +315,7 @@ static int tun_new(lua_State *L) {
   order.mtu = (uint16_t)nst_lua_integer(L, 2, 0, 65535, "tun");
   order.netns = lua_tostring(L, 4);
   order.adopted = lua_isnoneornil(L, 5) ? -1 : (int)lua_tointeger(L, 5);
+  order.offload = lua_toboolean(L, 6);
   lua_settop(L, 5);
   box = push_device(L);
   error = nst_tun_open(&order);
@@ -321,8 +324,7 @@ static int tun_new(lua_State *L) {
     lua_pushstring(L, order.message);
     return 3;
   }
-  box->object = nst_tun_new(nst_lua_hub(L), order.fd, order.actual, order.mtu,
-                            order.ethernet ? NST_MEDIUM_ETHERNET : NST_MEDIUM_IP);
+  box->object = nst_tun_new(nst_lua_hub(L), &order);
   return box->object ? 1 : nst_lua_fail(L, NST_NO_MEMORY);
 }
 

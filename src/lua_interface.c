@@ -6,10 +6,9 @@
 #include "address.h"
 #include "binding.h"
 #include "device.h"
-#include "dhcp.h"
 #include "stack.h"
 
-static nst_interface *check_interface(lua_State *L, const char *function) {
+nst_interface *nst_lua_interface(lua_State *L, const char *function) {
   nst_interface *interface = nst_lua_check(L, 1, NST_CLASS_INTERFACE, function)->object;
   return interface && interface->stack ? interface : NULL;
 }
@@ -60,16 +59,16 @@ static nst_error read_prefixes(lua_State *L, int index, nst_stack *stack, addres
 static void set_inside(nst_stack *stack, void *argument) {
   address_list *list = argument;
   (void)stack;
-  list->error = nst_interface_set_addresses(list->interface, list->prefixes, list->count);
+  list->error = nst_interface_set_addresses(list->interface, NST_ADDRESS_GIVEN, list->prefixes, list->count);
 }
 
-/*** Replaces all addresses.
+/*** Replaces all addresses but those that DHCP and SLAAC gave it.
 @function interface:set_addresses
 @tparam {string,...} list prefixes, "10.0.0.1/24"; a bare address means /32 or /128
 @treturn integer|nil 1
 @treturn string "invalid address", "full" (more than 8 of a family), "not supported" (IPv6 needs an mtu of 1280) */
 static int set_addresses(lua_State *L) {
-  nst_interface *interface = check_interface(L, "set_addresses");
+  nst_interface *interface = nst_lua_interface(L, "set_addresses");
   address_list list;
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
   memset(&list, 0, sizeof list);
@@ -85,7 +84,7 @@ static int set_addresses(lua_State *L) {
 @function interface:addresses
 @treturn {string,...} prefixes */
 static int addresses(lua_State *L) {
-  nst_interface *interface = check_interface(L, "addresses");
+  nst_interface *interface = nst_lua_interface(L, "addresses");
   char text[NST_ADDRESS_LENGTH];
   size_t i;
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
@@ -110,7 +109,7 @@ static void up_inside(nst_stack *stack, void *argument) {
 
 static int set_up(lua_State *L, const char *function, bool up) {
   up_down change;
-  change.interface = check_interface(L, function);
+  change.interface = nst_lua_interface(L, function);
   change.up = up;
   if (change.interface == NULL || !nst_inside(change.interface->stack, up_inside, &change)) {
     return nst_lua_fail(L, NST_CLOSED);
@@ -137,7 +136,7 @@ static int down(lua_State *L) {
 @function interface:is_up
 @treturn boolean */
 static int is_up(lua_State *L) {
-  nst_interface *interface = check_interface(L, "is_up");
+  nst_interface *interface = nst_lua_interface(L, "is_up");
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
   lua_pushboolean(L, interface->up);
   return 1;
@@ -148,7 +147,7 @@ static int is_up(lua_State *L) {
 @treturn string|nil "02:00:00:00:00:01"
 @treturn string "not supported": its medium has none */
 static int mac(lua_State *L) {
-  nst_interface *interface = check_interface(L, "mac");
+  nst_interface *interface = nst_lua_interface(L, "mac");
   char text[18];
   const uint8_t *m;
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
@@ -161,108 +160,17 @@ static int mac(lua_State *L) {
   return 1;
 }
 
-/*** The IPv6 address that it made for its link from its mac; not one of addresses().
+/*** The IPv6 address that it made for its link, on an Ethernet from its mac; not one of addresses().
 @function interface:link_local
 @treturn string|nil "fe80::ff:fe00:1%eth0"
-@treturn string "not supported": on another medium, below an mtu of 1280, or when another station has it */
+@treturn string "not supported": on another medium without SLAAC, below an mtu of 1280, or when another station has
+it */
 static int link_local(lua_State *L) {
-  nst_interface *interface = check_interface(L, "link_local");
+  nst_interface *interface = nst_lua_interface(L, "link_local");
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
   if (!interface->has_link_local) return nst_lua_fail(L, NST_NOT_SUPPORTED);
   nst_lua_push_address(L, interface->stack, &interface->link_local.address);
   return 1;
-}
-
-static void dhcp_inside(nst_stack *stack, void *argument) {
-  address_list *order = argument;
-  (void)stack;
-  if (!nst_dhcp_start(order->interface)) order->error = NST_NO_MEMORY;
-}
-
-/*** Starts to ask for an address by DHCP.
-@function interface:start_dhcp
-@treturn integer|nil 1
-@treturn string "not supported": its medium is no Ethernet */
-static int start_dhcp(lua_State *L) {
-  nst_interface *interface = check_interface(L, "start_dhcp");
-  address_list order;
-  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
-  if (interface->device == NULL || interface->device->medium != NST_MEDIUM_ETHERNET) {
-    return nst_lua_fail(L, NST_NOT_SUPPORTED);
-  }
-  memset(&order, 0, sizeof order);
-  order.interface = interface;
-  if (interface->dhcp) return nst_lua_success(L);
-  if (!nst_inside(interface->stack, dhcp_inside, &order)) return nst_lua_fail(L, NST_CLOSED);
-  nst_lua_after(L, interface->stack);
-  return nst_lua_result(L, order.error);
-}
-
-static void set_bytes(lua_State *L, const char *name, const uint8_t *bytes) {
-  char text[16];
-  if (bytes[0] == 0) return;
-  snprintf(text, sizeof text, "%u.%u.%u.%u", bytes[0], bytes[1], bytes[2], bytes[3]);
-  lua_pushstring(L, text);
-  lua_setfield(L, -2, name);
-}
-
-static void push_servers(lua_State *L, const nst_dhcp *dhcp) {
-  size_t i;
-  lua_createtable(L, (int)dhcp->dns_count, 0);
-  for (i = 0; i < dhcp->dns_count; i++) {
-    char text[16];
-    const uint8_t *b = dhcp->dns[i];
-    snprintf(text, sizeof text, "%u.%u.%u.%u", b[0], b[1], b[2], b[3]);
-    lua_pushstring(L, text);
-    lua_rawseti(L, -2, (int)i + 1);
-  }
-}
-
-/*** What DHCP has got.
-@function interface:lease
-@treturn table|nil {state, address, server, gateway, dns, expires, ignored}: RFC 2131's state in capitals; the rest once
-there is a lease, `expires` in seconds from now, none for ever; `ignored`, messages that made no sense
-@treturn string "not supported": no DHCP here */
-static int lease(lua_State *L) {
-  nst_interface *interface = check_interface(L, "lease");
-  const nst_dhcp *dhcp = interface ? interface->dhcp : NULL;
-  if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
-  if (dhcp == NULL) return nst_lua_fail(L, NST_NOT_SUPPORTED);
-  lua_createtable(L, 0, 7);
-  lua_pushstring(L, nst_dhcp_state_name(dhcp));
-  lua_setfield(L, -2, "state");
-  nst_pushinteger(L, dhcp->ignored);
-  lua_setfield(L, -2, "ignored");
-  if (!dhcp->has_address) return 1;
-  set_bytes(L, "address", dhcp->offered);
-  set_bytes(L, "server", dhcp->server);
-  set_bytes(L, "gateway", dhcp->gateway);
-  push_servers(L, dhcp);
-  lua_setfield(L, -2, "dns");
-  if (dhcp->ends_at != NST_NEVER) {
-    nst_stack_catch_up(interface->stack);
-    lua_pushnumber(L, nst_lua_seconds(dhcp->ends_at - interface->stack->now));
-    lua_setfield(L, -2, "expires");
-  }
-  return 1;
-}
-
-/*** The DNS servers that DHCP has named.
-@function learned_dns
-@tparam stack stack
-@treturn {string,...}|nil nil: none
-@treturn string "empty" */
-static int learned_dns(lua_State *L) {
-  nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "learned_dns")->object;
-  const nst_link *link;
-  if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
-  for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
-    const nst_dhcp *dhcp = nst_holder(link, const nst_interface, link)->dhcp;
-    if (dhcp == NULL || dhcp->dns_count == 0) continue;
-    push_servers(L, dhcp);
-    return 1;
-  }
-  return nst_lua_fail(L, NST_EMPTY);
 }
 
 /*** Counters of the device and of what the interface dropped.
@@ -270,7 +178,7 @@ static int learned_dns(lua_State *L) {
 @treturn table rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, waiting, and guarded: what the
 guard dropped of rx_dropped, by cause */
 static int stats(lua_State *L) {
-  nst_interface *interface = check_interface(L, "stats");
+  nst_interface *interface = nst_lua_interface(L, "stats");
   const nst_link *link;
   int cause;
   lua_Integer waiting = 0;
@@ -308,7 +216,7 @@ static int stats(lua_State *L) {
 @function interface:detach
 @treturn integer 1 */
 static int detach(lua_State *L) {
-  nst_interface *interface = check_interface(L, "detach");
+  nst_interface *interface = nst_lua_interface(L, "detach");
   nst_stack *stack;
   unsigned device;
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
@@ -500,7 +408,7 @@ gateways the one that got its first is used, unless it is down.
 @treturn string "invalid address", "no route" (the address is on no prefix of the interface), "closed" */
 static int set_gateway(lua_State *L) {
   static const ip_addr_t everywhere4 = IPADDR4_INIT(0), everywhere6 = IPADDR6_INIT(0, 0, 0, 0);
-  nst_interface *interface = check_interface(L, "set_gateway");
+  nst_interface *interface = nst_lua_interface(L, "set_gateway");
   ip_addr_t gateway;
   nst_prefix to;
   if (!lua_isnoneornil(L, 2) && lua_type(L, 2) != LUA_TSTRING) {
@@ -523,12 +431,14 @@ static int set_gateway(lua_State *L) {
 
 void nst_lua_open_interface(lua_State *L) {
   static const luaL_Reg methods[] = {
-    {"set_addresses", set_addresses}, {"addresses", addresses}, {"set_gateway", set_gateway}, {"up", up}, {"down", down}, {"is_up", is_up},
-    {"mac", mac}, {"link_local", link_local}, {"start_dhcp", start_dhcp}, {"lease", lease},
+    {"set_addresses", set_addresses}, {"addresses", addresses}, {"set_gateway", set_gateway}, {"up", up},
+    {"down", down}, {"is_up", is_up},
+    {"mac", mac}, {"link_local", link_local}, {"start_dhcp", nst_lua_start_dhcp}, {"lease", nst_lua_lease},
+    {"start_slaac", nst_lua_start_slaac}, {"slaac", nst_lua_slaac},
     {"stats", stats}, {"detach", detach}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"attach", attach}, {"add_route", add_route}, {"remove_route", remove_route},
                                        {"routes", routes},
-                                       {"learned_dns", learned_dns}, {NULL, NULL}};
+                                       {"learned_dns", nst_lua_learned_dns}, {NULL, NULL}};
   nst_lua_class(L, NST_CLASS_INTERFACE, "netstack.interface", methods, collect, describe);
   nst_lua_functions(L, functions);
 }

@@ -54,7 +54,6 @@ static value read_value(lua_State *L, const nst_option *option) {
       }
       break;
     case NST_OPTION_LINGER: v.linger = read_linger(L); break;
-    case NST_OPTION_ABSENT: break;
   }
   return v;
 }
@@ -64,7 +63,6 @@ int nst_lua_setoption(lua_State *L, const nst_option *options, nst_socket *socke
   const nst_option *option = find(L, options, "setoption");
   value v = read_value(L, option);
   void *place;
-  if (option->kind == NST_OPTION_ABSENT) return nst_lua_fail(L, NST_NOT_SUPPORTED);
   if (socket == NULL || !socket->open) return nst_lua_fail(L, NST_CLOSED);
   place = (char *)socket + option->place;
   switch (option->kind) {
@@ -73,7 +71,6 @@ int nst_lua_setoption(lua_State *L, const nst_option *options, nst_socket *socke
     case NST_OPTION_COUNT: *(uint32_t *)place = (uint32_t)v.number; break;
     case NST_OPTION_SECONDS: *(uint32_t *)place = (uint32_t)llround(v.number * 1000); break;
     case NST_OPTION_LINGER: *(nst_linger *)place = v.linger; break;
-    case NST_OPTION_ABSENT: break;
   }
   return nst_lua_result(L, nst_lua_inside(L, socket, apply, socket) ? NST_OK : NST_CLOSED);
 }
@@ -81,7 +78,6 @@ int nst_lua_setoption(lua_State *L, const nst_option *options, nst_socket *socke
 int nst_lua_getoption(lua_State *L, const nst_option *options, nst_socket *socket) {
   const nst_option *option = find(L, options, "getoption");
   const void *place;
-  if (option->kind == NST_OPTION_ABSENT) return nst_lua_fail(L, NST_NOT_SUPPORTED);
   if (socket == NULL || !socket->open) return nst_lua_fail(L, NST_CLOSED);
   place = (const char *)socket + option->place;
   switch (option->kind) {
@@ -98,7 +94,6 @@ int nst_lua_getoption(lua_State *L, const nst_option *options, nst_socket *socke
       lua_setfield(L, -2, "timeout");
       break;
     }
-    case NST_OPTION_ABSENT: break;
   }
   return 1;
 }

@@ -9,8 +9,7 @@ typedef enum nst_option_kind {
   NST_OPTION_BYTE,    /* uint8_t */
   NST_OPTION_COUNT,   /* uint32_t */
   NST_OPTION_SECONDS, /* uint32_t, milliseconds */
-  NST_OPTION_LINGER,  /* nst_linger */
-  NST_OPTION_ABSENT   /* known, but not supported */
+  NST_OPTION_LINGER   /* nst_linger */
 } nst_option_kind;
 
 typedef struct nst_option {
@@ -23,6 +22,10 @@ typedef struct nst_option {
 /* Results of setoption(name, value); `apply` is then run inside the stack with the socket. NULL: a closed socket. */
 int nst_lua_setoption(lua_State *L, const nst_option *options, nst_socket *socket,
                       void (*apply)(nst_stack *stack, void *socket));
+/* Options of UDP that say which groups on which interface: setoption(name, value) and getoption(name). 0: the name is
+** none of these (lua_group.c). NULL: a closed socket. */
+int nst_lua_set_group_option(lua_State *L, nst_udp *udp);
+int nst_lua_get_group_option(lua_State *L, const nst_udp *udp);
 /* Results of getoption(name). */
 int nst_lua_getoption(lua_State *L, const nst_option *options, nst_socket *socket);
 

@@ -169,37 +169,53 @@ static int timeout(lua_State *L) {
   return 1;
 }
 
-/* The one device to wait for; NULL: none. */
-static const nst_device *waited_device(const nst_stack *stack) {
+/* One of the devices to wait for, and how many there are; NULL: none. */
+static const nst_device *waited_device(const nst_stack *stack, int *count) {
+  const nst_device *one = NULL;
   const nst_link *link;
+  *count = 0;
   for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
     const nst_device *device = nst_holder(link, const nst_interface, link)->device;
-    if (device && device->fd >= 0 && !device->gone) return device;
+    if (device == NULL || device->fd < 0 || device->gone) continue;
+    one = device;
+    ++*count;
   }
-  return NULL;
+  return one;
 }
 
 /*** What to wait for, for cqueues.
 @function stack:pollfd
-@treturn integer|nil the device's file descriptor (cqueues); nil: it has none, or none from which anything can come */
+@treturn integer|nil the device's file descriptor, or one that stands for those of several and stays the stack's; nil: it
+has none, or none from which anything can come
+@treturn string "closed"; "full": no descriptor is left to stand for several */
 static int pollfd_of(lua_State *L) {
   nst_stack *stack = open_stack(L, "pollfd");
-  const nst_device *device = stack ? waited_device(stack) : NULL;
+  const nst_device *device;
+  nst_error error;
+  int count;
   if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
-  if (device) lua_pushinteger(L, device->fd);
+  device = waited_device(stack, &count);
+  if (count > 1 || nst_pollset_is_open(&stack->pollset)) {
+    error = nst_descriptors_gather(stack);
+    if (error != NST_OK) return nst_lua_fail(L, error);
+  }
+  if (device) lua_pushinteger(L, nst_pollset_is_open(&stack->pollset) ? stack->pollset.fd : device->fd);
   else lua_pushnil(L);
   return 1;
 }
 
 /*** What to wait for it to become, for cqueues.
 @function stack:events
-@treturn string|nil what to wait for on `pollfd`: "r", or "rw" while the kernel has no room (cqueues); nil: nothing */
+@treturn string|nil what to wait for on `pollfd`: "r", or "rw" while the kernel has no room for a device that stands for
+itself; nil: nothing */
 static int events_of(lua_State *L) {
   nst_stack *stack = open_stack(L, "events");
-  const nst_device *device = stack ? waited_device(stack) : NULL;
+  const nst_device *device;
+  int count;
   if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
-  if (device) lua_pushstring(L, nst_device_has_room(device) ? "r" : "rw");
-  else lua_pushnil(L);
+  device = waited_device(stack, &count);
+  if (device == NULL) lua_pushnil(L);
+  else lua_pushstring(L, count > 1 || nst_pollset_is_open(&stack->pollset) || nst_device_has_room(device) ? "r" : "rw");
   return 1;
 }
 

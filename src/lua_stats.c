@@ -40,7 +40,8 @@ static void set_protocol(lua_State *L, const char *name, const struct stats_prot
 @treturn table counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly:
 {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions,
 limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet,
-and {failed, evicted, dropped, conflicts, duplicates} so far; icmp_limited: errors not sent because there were too many;
+and {failed, evicted, dropped, conflicts, duplicates} so far; groups: {entries}, what was sent of them {reports, leaves},
+{queries} that were heeded, {ignored} that break the rules, {unwanted} packets to groups that nobody joined; icmp_limited: errors not sent because there were too many;
 of a stack that an assertion of lwIP ended: {closed = true, cause} */
 int nst_lua_stats(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "stats")->object;
@@ -56,7 +57,7 @@ int nst_lua_stats(lua_State *L) {
     return 1;
   }
   if (stack == NULL || !nst_inside(stack, copy_stats, &lwip)) return nst_lua_fail(L, NST_CLOSED);
-  lua_createtable(L, 0, 16);
+  lua_createtable(L, 0, 17);
   set_protocol(L, "ip", &lwip.ip);
   lua_pop(L, 1);
   set_protocol(L, "ip_frag", &lwip.ip_frag);
@@ -112,6 +113,14 @@ int nst_lua_stats(lua_State *L) {
   set_number(L, "conflicts", stack->neighbours.counters.conflicts);
   set_number(L, "duplicates", stack->neighbours.counters.duplicates);
   lua_setfield(L, -2, "neighbours");
+  lua_createtable(L, 0, 6);
+  set_number(L, "entries", stack->groups.table.count);
+  set_number(L, "reports", stack->groups.reports);
+  set_number(L, "leaves", stack->groups.leaves);
+  set_number(L, "queries", stack->groups.queries);
+  set_number(L, "ignored", stack->groups.ignored);
+  set_number(L, "unwanted", stack->groups.unwanted);
+  lua_setfield(L, -2, "groups");
   set_number(L, "icmp_limited", stack->counters.icmp_limited);
   set_number(L, "icmp_ignored", stack->counters.icmp_ignored);
   set_number(L, "path_mtus", stack->paths.count);

@@ -448,7 +448,7 @@ static const nst_option options[] = {
   {"ipv6-unicast-hops", NST_OPTION_BYTE, AT(ttl), 1, 255},
   {"ip-tos", NST_OPTION_BYTE, AT(tos), 0, 255},
   {"linger", NST_OPTION_LINGER, AT(linger), 0, 0},
-  {NULL, NST_OPTION_ABSENT, 0, 0, 0}};
+  {NULL, NST_OPTION_FLAG, 0, 0, 0}};
 
 static void apply_inside(nst_stack *stack, void *argument) {
   nst_tcp *tcp = argument;

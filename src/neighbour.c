@@ -5,6 +5,8 @@
 
 #include "bytes.h"
 #include "icmp.h"
+#include "nd.h"
+#include "slaac.h"
 #include "stack.h"
 
 /* RFC 4861 §10: RETRANS_TIMER, MAX_*_SOLICIT, REACHABLE_TIME, DELAY_FIRST_PROBE_TIME; ARP is asked in the same way. */
@@ -267,6 +269,7 @@ static void give_up(nst_neighbours *all, neighbour *n) {
   ip_addr_t source, destination;
   nst_packet *packet;
   all->counters.failed++;
+  if (n->interface->slaac) nst_slaac_unreachable(n->interface, &n->host);
   while ((packet = take_waiting(all, n)) != NULL) {
     nst_packet_addresses(n->interface, packet->data, &source, &destination);
     nst_icmp_tell(n->interface->stack, packet, &source, &destination, NST_ICMP_HOST_UNREACHABLE, 0);

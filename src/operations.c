@@ -48,7 +48,7 @@ static nst_error set_addresses(nst_request *request) {
   for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
     nst_interface *interface = nst_holder(link, nst_interface, link);
     if (interface == stack->loopback) continue;
-    return nst_interface_set_addresses(interface, (const nst_prefix *)(void *)request->data,
+    return nst_interface_set_addresses(interface, NST_ADDRESS_GIVEN, (const nst_prefix *)(void *)request->data,
                                        request->length / sizeof(nst_prefix));
   }
   return NST_NO_ROUTE;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "ethernet.h"
+#include "group.h"
 #include "interface.h"
 #include "path_mtu.h"
 #include "stack.h"
@@ -96,6 +97,17 @@ void nst_interface_transmit(nst_interface *interface, nst_packet *packet) {
   }
 }
 
+/* RFC 1112 6.4: of what goes to a group, its members here get a copy. true: nobody else does. */
+static bool send_to_members(nst_interface *interface, const nst_packet *packet) {
+  nst_stack *stack = interface->stack;
+  bool ends_here = packet->data[packet->data[0] >> 4 == 6 ? 7 : 8] == 0 || interface->device == NULL;
+  if (!stack->unheard && nst_group_wanted(interface, packet->data)) {
+    nst_packet *copy = nst_packet_copy(stack->hub, packet->data, packet->length, 0);
+    if (copy) nst_interface_loop(interface, copy);
+  }
+  return ends_here;
+}
+
 static void count(nst_interface *interface, const nst_packet *packet) {
   nst_stack *stack = interface->stack;
   stack->counters.out_packets++;
@@ -117,10 +129,10 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
   nst_interface *interface = nst_interface_of(netif);
   nst_stack *stack = interface->stack;
   nst_packet *packet;
-  bool to_self = nst_interface_has_address(interface, destination);
+  bool to_self = nst_interface_has_address(interface, destination), to_group = ip_addr_ismulticast(destination);
   if (!interface->up) return refuse(interface, p, "interface down");
   if (p->tot_len > interface->mtu) return refuse(interface, p, "message too long");
-  if (!to_self && interface->device == NULL) return refuse(interface, p, "no route");
+  if (!to_self && !to_group && interface->device == NULL) return refuse(interface, p, "no route");
   if (!stack->sending_datagram && !nst_interface_has_room(interface)) {
     stack->refused = interface;
     if (stack->tracing && cannot_wait(p)) {
@@ -131,9 +143,13 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
   packet = nst_packet_from_pbuf(stack->hub, p);
   if (packet == NULL) return ERR_MEM;
   if (!stack->verbatim) stamp(netif, packet, destination);
+  packet->summed = !stack->verbatim;
   if (to_self) {
     count(interface, packet);
     nst_interface_loop(interface, packet);
+  } else if (to_group && send_to_members(interface, packet)) {
+    count(interface, packet);
+    nst_packet_free(packet);
   } else {
     hand_over(interface, packet, destination);
   }

@@ -5,6 +5,8 @@
 #ifndef NST_PACKET_H
 #define NST_PACKET_H
 
+#include <stdbool.h>
+
 #include "hub.h"
 #include "lwip/pbuf.h"
 
@@ -13,6 +15,7 @@ typedef struct nst_packet {
   nst_link link;
   nst_hub *hub;            /* not counted: who has the packet outlives it */
   uint32_t length;
+  bool summed;             /* the sender's lwIP has computed its checksums: they are right */
   uint8_t *data;
   uint8_t bytes[];         /* some room, where a frame's header can be put in front, then the data */
 } nst_packet;

@@ -71,7 +71,7 @@ static void close_end(nst_device *device) {
 }
 
 static const nst_device_kind pipe_kind = {"pipe", has_room, transmit, receive, has_packet, is_cut, mtu_chosen,
-                                          close_end, NULL, NULL};
+                                          close_end, NULL, NULL, NULL};
 
 bool nst_pipe_new(nst_hub *hub, uint16_t mtu, nst_medium medium, size_t capacity, bool checksum, nst_device *ends[2]) {
   nst_pipe_end *a = calloc(1, sizeof *a), *b = calloc(1, sizeof *b);

@@ -116,25 +116,16 @@ void nst_raw_forget(nst_raw *raw) {
   nst_inbox_clear(&raw->inbox);
 }
 
-raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *input);
-
-/*
-** ip4.c and ip6.c call this in place of raw_input, with p at the IP header of a whole packet. Each raw socket that
-** matches gets a copy, and lwIP goes on: its own handling is not taken away.
-*/
-raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *input) {
-  nst_stack *stack = nst_current();
+bool nst_raw_give(nst_stack *stack, const struct pbuf *p, const ip_addr_t *from) {
   const uint8_t *header = p->payload;
-  bool ipv6 = header[0] >> 4 == 6;
+  bool ipv6 = header[0] >> 4 == 6, given = false;
   uint8_t protocol = ipv6 ? header[6] : header[9];
   nst_link *link;
-  raw_input_state_t result = RAW_INPUT_NONE;
-  if (protocol == (ipv6 ? 58 : 1)) nst_icmp_error(stack, p, input);
   for (link = stack->raw_sockets.next; link != &stack->raw_sockets; link = link->next) {
     nst_raw *raw = nst_holder(link, nst_raw, member);
     if (raw->ipv6 != ipv6 || raw->protocol != protocol) continue;
-    result = RAW_INPUT_DELIVERED;
-    if (nst_inbox_put(&raw->inbox, p, ip_current_src_addr(), 0, stack->config.raw_message_count,
+    given = true;
+    if (nst_inbox_put(&raw->inbox, p, from, 0, stack->config.raw_message_count,
                       stack->config.raw_buffer_size)) {
       raw->socket.received_bytes += p->tot_len;
       nst_socket_changed(&raw->socket);
@@ -143,5 +134,16 @@ raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *input) {
       stack->drop_cause = "receive queue full";
     }
   }
-  return result;
+  return given;
+}
+
+raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *input);
+
+/* ip4.c and ip6.c call this in place of raw_input, with p at the IP header of a whole packet. lwIP goes on: its own
+** handling is not taken away. */
+raw_input_state_t __wrap_raw_input(struct pbuf *p, struct netif *input) {
+  const uint8_t *header = p->payload;
+  bool ipv6 = header[0] >> 4 == 6;
+  if ((ipv6 ? header[6] : header[9]) == (ipv6 ? 58 : 1)) nst_icmp_error(nst_current(), p, input);
+  return nst_raw_give(nst_current(), p, ip_current_src_addr()) ? RAW_INPUT_DELIVERED : RAW_INPUT_NONE;
 }

@@ -15,6 +15,8 @@ typedef struct nst_raw {
 nst_raw *nst_raw_new(nst_stack *stack, bool ipv6, uint8_t protocol);
 nst_error nst_raw_send(nst_raw *raw, const void *packet, size_t length);
 nst_error nst_raw_readable(nst_raw *raw);
+/* Inside the stack. Each raw socket that matches gets a copy of a packet, p at its IP header; true when one did. */
+bool nst_raw_give(nst_stack *stack, const struct pbuf *p, const ip_addr_t *from);
 void nst_raw_close(nst_raw *raw);
 void nst_raw_forget(nst_raw *raw);
 

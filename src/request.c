@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "descriptors.h"
 #include "device.h"
 #include "socket.h"
 #include "stack.h"
@@ -49,6 +50,7 @@ void nst_request_release(nst_request *request) {
 static void unlink_request(nst_request *request) {
   if (!nst_list_linked(&request->link)) return;
   nst_list_remove(&request->link);
+  if (request->device) nst_descriptors_update(request->device);
   if (request->state == NST_REQUEST_QUEUED) nst_stack_command_left(request->stack);
   request->state = NST_REQUEST_IDLE;
   nst_request_release(request);
@@ -92,6 +94,7 @@ void nst_request_try(nst_request *request) {
     unlink_request(request);
     request->state = NST_REQUEST_WAITING;
     nst_list_append(request->waits_in, &request->link); /* which takes over the reference */
+    if (request->device) nst_descriptors_update(request->device);
   }
 }
 

@@ -241,6 +241,15 @@ static bool is_single(const nst_stack *stack) {
   return stack->interface_count == (stack->loopback ? 2u : 1u);
 }
 
+/* Whether the other end of a point-to-point interface is to have it: with an address for the link alone, only what is
+** for the link. */
+static bool reaches(const nst_interface *interface, const ip_addr_t *destination) {
+  size_t i;
+  if (!IP_IS_V6(destination) || !interface->has_link_local || ip6_addr_islinklocal(ip_2_ip6(destination))) return true;
+  for (i = 0; i < interface->address_count && !IP_IS_V6(&interface->addresses[i].address); i++) continue;
+  return i < interface->address_count;
+}
+
 /* Without a route: the interface of the address that it is sent from, or the only one. */
 static nst_interface *interface_by_default(const nst_stack *stack, const ip_addr_t *source,
                                            const ip_addr_t *destination) {
@@ -254,8 +263,9 @@ static nst_interface *interface_by_default(const nst_stack *stack, const ip_addr
     nst_interface *interface = nst_holder(link, nst_interface, link);
     if (interface->device) only = interface;
   }
-  /* On an Ethernet only what is for the whole link needs no route. */
-  return only && (only->device->medium == NST_MEDIUM_IP || is_for_link(destination)) ? only : NULL;
+  if (only == NULL || is_for_link(destination)) return only;
+  /* On an Ethernet all else needs a route. */
+  return only->device->medium == NST_MEDIUM_IP && reaches(only, destination) ? only : NULL;
 }
 
 struct netif *nst_route_find(nst_stack *stack, const ip_addr_t *source, const ip_addr_t *destination) {
@@ -274,6 +284,10 @@ struct netif *nst_route_find(nst_stack *stack, const ip_addr_t *source, const ip
     interface = route ? route->interface : interface_by_default(stack, source, destination);
   }
   return interface && usable(interface, destination) ? netif_for(interface, source, destination) : NULL;
+}
+
+struct netif *nst_route_through(nst_interface *interface, const ip_addr_t *source, const ip_addr_t *destination) {
+  return interface->stack && usable(interface, destination) ? netif_for(interface, source, destination) : NULL;
 }
 
 void nst_route_next(const nst_interface *interface, const ip_addr_t *destination, ip_addr_t *next) {

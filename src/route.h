@@ -54,6 +54,8 @@ void nst_routes_drop(nst_stack *stack, const nst_interface *interface, nst_route
 void nst_routes_drop_interface(nst_stack *stack, const nst_interface *interface);
 /* The netif towards an address, NULL: no route. */
 struct netif *nst_route_find(nst_stack *stack, const ip_addr_t *source, const ip_addr_t *destination);
+/* The same when the interface is given. */
+struct netif *nst_route_through(nst_interface *interface, const ip_addr_t *source, const ip_addr_t *destination);
 /* What the packets to a host go to on the interface's link: a gateway, or the host itself. */
 void nst_route_next(const nst_interface *interface, const ip_addr_t *destination, ip_addr_t *next);
 /* Of an address's first bits; for tables of ours, which nobody can fill with what collides. */

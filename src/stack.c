@@ -6,6 +6,7 @@
 
 #include "dhcp.h"
 #include "path_mtu.h"
+#include "slaac.h"
 #include "tcp.h"
 #include "trace.h"
 
@@ -26,7 +27,7 @@ static void init_lwip(nst_stack *stack, void *argument) {
     static const nst_prefix own[2] = {{IPADDR4_INIT_BYTES(127, 0, 0, 1), 8},
                                       {IPADDR6_INIT_HOST(0, 0, 0, 1), 128}};
     stack->loopback = nst_interface_attach(stack, NULL, "lo", NULL);
-    if (stack->loopback) (void)nst_interface_set_addresses(stack->loopback, own, 2);
+    if (stack->loopback) (void)nst_interface_set_addresses(stack->loopback, NST_ADDRESS_GIVEN, own, 2);
   }
 }
 
@@ -53,6 +54,7 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   nst_reassembly_init(stack);
   nst_neighbours_init(&stack->neighbours);
   nst_owner_init(&stack->memory);
+  nst_pollset_init(&stack->pollset);
   nst_list_init(&stack->runnable);
   nst_list_init(&stack->woken);
   nst_list_init(&stack->traced);
@@ -124,7 +126,9 @@ static nst_time earlier(nst_time a, nst_time b) {
 }
 
 static nst_time next_of_ip(const nst_stack *stack) {
-  return earlier(earlier(nst_reassembly_next(stack), nst_neighbours_next(stack)), nst_dhcp_next(stack));
+  nst_time at = earlier(nst_reassembly_next(stack), nst_neighbours_next(stack));
+  at = earlier(at, nst_groups_next(stack));
+  return earlier(at, earlier(nst_dhcp_next(stack), nst_slaac_next(stack)));
 }
 
 nst_time nst_stack_next(nst_stack *stack) {
@@ -213,7 +217,9 @@ static void poll_inside(nst_stack *stack, void *argument) {
     if (nst_tcp_timers_run(stack)) result->more = true;
     if (nst_reassembly_run(stack)) result->more = true;
     if (nst_neighbours_run(stack)) result->more = true;
+    if (nst_groups_run(stack)) result->more = true;
     if (nst_dhcp_run(stack)) result->more = true;
+    if (nst_slaac_run(stack)) result->more = true;
     if (tell_waiting(stack)) result->more = true;
     result->worked = result->worked || result->more;
     result->more = result->more && has_work(stack);
@@ -311,9 +317,11 @@ void nst_stack_die(nst_stack *stack) {
   while ((link = stack->interfaces.next) != &stack->interfaces) {
     nst_interface_detach(nst_holder(link, nst_interface, link));
   }
+  nst_pollset_close(&stack->pollset);
   nst_trace_clear(stack);
   nst_reassembly_clear(stack);
   nst_neighbours_clear(&stack->neighbours);
+  nst_groups_clear(stack);
   nst_image_free(stack);
   nst_owner_clear(&stack->memory, &hub->pool);
   nst_stack_release(stack);

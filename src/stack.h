@@ -6,6 +6,7 @@
 #ifndef NST_STACK_H
 #define NST_STACK_H
 
+#include "group.h"
 #include "hub.h"
 #include "image.h"
 #include "interface.h"
@@ -76,10 +77,12 @@ struct nst_stack {
   nst_link interfaces;
   size_t interface_count, netif_count;
   nst_link busy;        /* nst_interface.busy */
+  nst_pollset pollset;  /* of their devices, when somebody else waits for several of them */
   nst_interface *loopback;
   nst_table own;        /* nst_own.node: all addresses of ours */
   nst_routes routes;
   bool dont_fragment;   /* on the datagram being sent */
+  bool unheard;         /* members on this stack do not get it */
   bool verbatim;        /* its header is a user's */
   uint32_t datagram_id; /* of the datagram being sent */
   bool holding;         /* only commands run: what is sent waits with the interface for the next poll */
@@ -107,7 +110,8 @@ struct nst_stack {
   uint32_t isn_offset;  /* sequence numbers used so far: keeps new ISNs ahead of old ones */
   nst_reassembly reassembly;
   nst_neighbours neighbours;
-  unsigned dhcp_count;  /* interfaces that have it */
+  nst_groups groups;
+  unsigned dhcp_count, slaac_count; /* interfaces that have it */
 
   nst_link events;      /* nst_event.link, of the trace */
   size_t event_count;

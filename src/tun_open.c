@@ -15,6 +15,8 @@
 
 #include <linux/if_tun.h>
 
+#include "offload.h"
+
 #define NODE "/dev/net/tun"
 
 /* Packets that the kernel keeps for us. It answers while we still send, each segment at once; the 500 that it would keep
@@ -63,11 +65,16 @@ static nst_error open_node(nst_tun_order *order) {
 
 static nst_error name_interface(nst_tun_order *order) {
   struct ifreq request;
+  unsigned features = 0;
+  (void)ioctl(order->fd, TUNGETFEATURES, &features);
+  order->offload = order->offload && (features & IFF_VNET_HDR) != 0;
   memset(&request, 0, sizeof request);
-  request.ifr_flags = (short)((order->ethernet ? IFF_TAP : IFF_TUN) | IFF_NO_PI);
+  request.ifr_flags = (short)((order->ethernet ? IFF_TAP : IFF_TUN) | IFF_NO_PI | (order->offload ? IFF_VNET_HDR : 0));
   if (order->name) strncpy(request.ifr_name, order->name, IFNAMSIZ - 1);
   if (ioctl(order->fd, TUNSETIFF, &request) == 0) {
     memcpy(order->actual, request.ifr_name, IFNAMSIZ - 1);
+    /* Where it will not, it sends no packet that stands for many, but takes them. */
+    (void)ioctl(order->fd, TUNSETOFFLOAD, order->offload ? TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 : 0);
     order->made = ioctl(order->fd, TUNGETIFF, &request) == 0 && !(request.ifr_flags & IFF_PERSIST);
     return NST_OK;
   }
@@ -86,11 +93,15 @@ static nst_error recognise(nst_tun_order *order) {
   struct ifreq request;
   int type = 0, flags = fcntl(order->fd, F_GETFL);
   socklen_t size = sizeof type;
+  order->offload = false;
   memset(&request, 0, sizeof request);
   if (ioctl(order->fd, TUNGETIFF, &request) == 0) {
     bool tap = (request.ifr_flags & IFF_TAP) != 0;
-    if (!(request.ifr_flags & IFF_NO_PI) || (request.ifr_flags & IFF_VNET_HDR)) {
-      return explain(order, NST_NOT_SUPPORTED, "descriptor %d has more than packets: open it with IFF_NO_PI alone",
+    int header = 0;
+    order->offload = (request.ifr_flags & IFF_VNET_HDR) != 0;
+    if (order->offload) (void)ioctl(order->fd, TUNGETVNETHDRSZ, &header);
+    if (!(request.ifr_flags & IFF_NO_PI) || (order->offload && header != (int)NST_OFFLOAD_HEADER)) {
+      return explain(order, NST_NOT_SUPPORTED, "descriptor %d has more than packets: open it with IFF_NO_PI",
                      order->adopted);
     }
     if (order->mode_named && tap != order->ethernet) {

@@ -12,6 +12,7 @@ typedef struct nst_tun_order {
   bool ethernet;       /* TAP */
   int adopted;         /* a descriptor that is open already, which stays the caller's; -1 */
   bool mode_named;     /* an adopted one has to be what `ethernet` says */
+  bool offload;        /* wanted; and, afterwards, whether the kernel does it: then packets look as offload.h says */
   uint16_t mtu;        /* 0: the kernel's; else it is told, if it lets us */
 
   int fd;              /* what came of it: non-blocking, closed on exec */
@@ -22,5 +23,7 @@ typedef struct nst_tun_order {
 
 /* NST_OK: `fd` is the caller's to close; `ethernet` and `mtu` (0: unknown) say what it is. */
 nst_error nst_tun_open(nst_tun_order *order);
+/* The device on what was opened: it takes `fd` over. NULL: no memory; `fd` is closed then. */
+nst_device *nst_tun_new(nst_hub *hub, const nst_tun_order *order);
 
 #endif

@@ -2,10 +2,13 @@
 
 #include <stdlib.h>
 
+#include "bytes.h"
 #include "path_mtu.h"
 
+#include "lwip/inet_chksum.h"
 #include "lwip/ip.h"
 #include "lwip/prot/udp.h"
+#include "lwip/stats.h"
 
 /* RFC 768 in IPv4; with IPv6 a packet in lwIP is no longer than 65,535 bytes, header and all. */
 #define LONGEST4 65507
@@ -16,7 +19,10 @@ nst_udp *nst_udp_new(nst_stack *stack) {
   if (udp == NULL) return NULL;
   nst_socket_init(&udp->socket, stack, NST_UDP);
   nst_list_init(&udp->inbox.datagrams);
+  nst_list_init(&udp->memberships);
   udp->ttl = UDP_TTL;
+  udp->group_ttl = udp->group_hops = 1; /* RFC 1112 §6.1, RFC 3493 5.2 */
+  udp->group_loop4 = udp->group_loop6 = true;
   return udp;
 }
 
@@ -26,10 +32,8 @@ void nst_udp_apply_options(nst_udp *udp) {
   udp->pcb->tos = udp->tos;
 }
 
-static void received(void *argument, struct udp_pcb *pcb, struct pbuf *p, const ip_addr_t *host, u16_t port) {
-  nst_udp *udp = argument;
+static void keep(nst_udp *udp, struct pbuf *p, const ip_addr_t *host, uint16_t port) {
   nst_stack *stack = udp->socket.stack;
-  (void)pcb;
   if (nst_inbox_put(&udp->inbox, p, host, port, stack->config.udp_message_count, stack->config.udp_buffer_size)) {
     udp->socket.received_bytes += p->tot_len;
     nst_socket_changed(&udp->socket);
@@ -37,6 +41,11 @@ static void received(void *argument, struct udp_pcb *pcb, struct pbuf *p, const 
     stack->counters.udp_queue_full++;
     stack->drop_cause = "receive queue full";
   }
+}
+
+static void received(void *argument, struct udp_pcb *pcb, struct pbuf *p, const ip_addr_t *host, u16_t port) {
+  (void)pcb;
+  keep(argument, p, host, port);
   pbuf_free(p);
 }
 
@@ -71,10 +80,12 @@ static bool same_family(const nst_udp *udp, const ip_addr_t *host) {
 
 /* Where datagrams to `host` leave, and the address they come from. */
 static nst_error find_way(const nst_udp *udp, const ip_addr_t *host, struct netif **netif, ip_addr_t *source) {
-  const ip_addr_t *bound = &udp->pcb->local_ip, *from = bound;
-  *netif = nst_route_find(udp->socket.stack, ip_addr_isany(bound) ? NULL : bound, host);
+  const ip_addr_t *from = &udp->pcb->local_ip;
+  if (ip_addr_isany(from) || ip_addr_ismulticast(from)) from = NULL; /* a group sends nothing */
+  if (udp->group_interface && ip_addr_ismulticast(host)) *netif = nst_route_through(udp->group_interface, from, host);
+  else *netif = nst_route_find(udp->socket.stack, from, host);
   if (*netif == NULL) return NST_NO_ROUTE;
-  if (ip_addr_isany(bound)) from = ip_netif_get_local_ip(*netif, host);
+  if (from == NULL) from = ip_netif_get_local_ip(*netif, host);
   if (from == NULL || ip_addr_isany(from)) return NST_NO_ROUTE;
   *source = *from;
   return NST_OK;
@@ -103,7 +114,8 @@ nst_error nst_udp_connect(nst_udp *udp, const ip_addr_t *host, uint16_t port) {
   udp->connected = true;
   udp->remote_host = *host;
   udp->remote_port = port;
-  udp->pcb->local_ip = source; /* from now on it is heard only there, as with BSD's connect */
+  /* From now on it is heard only there, as with BSD's connect. */
+  if (!ip_addr_ismulticast(&udp->pcb->local_ip)) udp->pcb->local_ip = source;
   udp->pcb->flags |= UDP_FLAGS_CONNECTED;
   udp->pcb->remote_ip = *host;
   udp->pcb->remote_port = port;
@@ -119,8 +131,11 @@ static nst_error output(nst_udp *udp, struct netif *netif, const ip_addr_t *sour
   if (length > 0) (void)pbuf_take(p, data, (u16_t)length);
   stack->sending_datagram = true;
   stack->dont_fragment = udp->dont_fragment;
+  stack->unheard = !(IP_IS_V6(host) ? udp->group_loop6 : udp->group_loop4);
+  if (ip_addr_ismulticast(host)) udp->pcb->ttl = IP_IS_V6(host) ? udp->group_hops : udp->group_ttl;
   result = udp_sendto_if_src(udp->pcb, p, host, port, netif, source);
-  stack->sending_datagram = stack->dont_fragment = false;
+  udp->pcb->ttl = udp->ttl;
+  stack->sending_datagram = stack->dont_fragment = stack->unheard = false;
   pbuf_free(p);
   if (result == ERR_OK) udp->socket.sent_bytes += length;
   return result == ERR_OK ? NST_OK : result == ERR_MEM || result == ERR_BUF ? NST_NO_MEMORY : NST_NO_ROUTE;
@@ -168,7 +183,13 @@ nst_error nst_udp_readable(nst_udp *udp) {
   return error != NST_OK ? error : NST_WOULDBLOCK;
 }
 
+void nst_udp_send_groups_through(nst_udp *udp, nst_interface *interface) {
+  if (udp->group_interface) nst_interface_release(udp->group_interface);
+  udp->group_interface = interface ? nst_interface_retain(interface) : NULL;
+}
+
 void nst_udp_close(nst_udp *udp) {
+  nst_groups_leave_all(udp, true);
   if (udp->pcb) udp_remove(udp->pcb);
   nst_udp_forget(udp);
 }
@@ -176,6 +197,8 @@ void nst_udp_close(nst_udp *udp) {
 void nst_udp_forget(nst_udp *udp) {
   udp->pcb = NULL;
   nst_inbox_clear(&udp->inbox);
+  nst_groups_leave_all(udp, false);
+  nst_udp_send_groups_through(udp, NULL);
 }
 
 bool nst_udp_reported(nst_stack *stack, const ip_addr_t *local_host, uint16_t local_port,
@@ -194,6 +217,54 @@ bool nst_udp_reported(nst_stack *stack, const ip_addr_t *local_host, uint16_t lo
     nst_socket_changed(&udp->socket);
   }
   return sent;
+}
+
+static bool is_member(const nst_udp *udp, const nst_group *group) {
+  const nst_link *link;
+  for (link = udp->memberships.next; link != &udp->memberships; link = link->next) {
+    if (nst_holder(link, const nst_membership, link)->group == group) return true;
+  }
+  return false;
+}
+
+/* Being bound to the port is not enough, which Linux takes for it by default: it must have joined the group there. */
+static bool hears(const nst_udp *udp, bool to_all, const nst_group *group, const ip_addr_t *from, uint16_t from_port,
+                  const ip_addr_t *to) {
+  const ip_addr_t *bound = &udp->pcb->local_ip;
+  if (!IP_IS_ANY_TYPE_VAL(*bound) && (IP_GET_TYPE(bound) != IP_GET_TYPE(to) ||
+                                      !(ip_addr_isany(bound) || ip_addr_zoneless_eq(bound, to)))) {
+    return false;
+  }
+  if (udp->connected && (udp->remote_port != from_port || !ip_addr_eq(&udp->remote_host, from))) return false;
+  return to_all || is_member(udp, group);
+}
+
+/* lwIP's udp_input would do so for the first of them. */
+void nst_udp_group_input(nst_interface *interface, struct pbuf *p, bool to_all, const nst_group *group,
+                         const ip_addr_t *from, const ip_addr_t *to) {
+  const uint8_t *header = p->payload;
+  uint16_t from_port = (uint16_t)nst_get16(header), port = (uint16_t)nst_get16(header + 2);
+  bool summed = nst_get16(header + 6) != 0 && interface->device && interface->device->checksum, heard = false;
+  nst_node *node;
+  UDP_STATS_INC(udp.recv);
+  pbuf_realloc(p, (u16_t)nst_get16(header + 4));
+  if (summed && ip_chksum_pseudo(p, IP_PROTO_UDP, p->tot_len, from, to) != 0) {
+    UDP_STATS_INC(udp.chkerr);
+    UDP_STATS_INC(udp.drop);
+    return;
+  }
+  (void)pbuf_remove_header(p, UDP_HLEN);
+  for (node = nst_table_bucket(&interface->stack->ports, port); node; node = node->next) {
+    nst_binding *binding = nst_holder(node, nst_binding, node);
+    nst_udp *udp = (nst_udp *)(void *)nst_holder(binding, nst_socket, binding);
+    if (binding->protocol != NST_UDP || binding->port != port) continue;
+    if (!hears(udp, to_all, group, from, from_port, to)) continue;
+    keep(udp, p, from, from_port);
+    heard = true;
+  }
+  if (heard) return;
+  UDP_STATS_INC(udp.proterr);
+  UDP_STATS_INC(udp.drop);
 }
 
 void __wrap_udp_input(struct pbuf *p, struct netif *input);

@@ -79,23 +79,26 @@ local tun_options = {
   mtu = check.integer(68, 65535),
   netns = namespace_name,
   fd = check.integer(0, 2 ^ 31 - 1),
+  offload = boolean,
 }
 
 --- A device on the host's kernel: a TUN interface, or a TAP interface, which is an Ethernet. What the stack sends is
 -- received there, and what is routed to the interface the stack receives.
 -- @tparam[opt] table options `name` (the kernel chooses), `mode` ("tun"), `mtu` (the kernel's; it is told ours if it
 -- lets us), `netns` (a network namespace of that name), `fd` (an open TUN or TAP device, or a datagram socket: it is
--- duplicated, the caller closes his own; both do not block from then on)
+-- duplicated, the caller closes his own; both do not block from then on), `offload` (false: the kernel sees each
+-- segment by itself; true: it may hand over and take many at once, which to the stack are single ones)
 -- @treturn device|nil
 -- @treturn string "permission denied", "not supported" (no /dev/net/tun, or what `fd` is), "address already in use"
 -- (the name is taken), "address not available" (no such namespace), "closed" (`fd` is not open), "full", "no memory"
 -- @treturn string what to do about it
----@param options? { name?: string, mode?: "tun"|"tap", mtu?: integer, netns?: string, fd?: integer }
+---@param options? { name?: string, mode?: "tun"|"tap", mtu?: integer, netns?: string, fd?: integer, offload?: boolean }
 ---@return netstack.device|nil, string?, string?
 function M.tun(options)
   options = check.options(options, tun_options, 1, "tun")
   if options.fd and options.name then check.bad(1, "tun", "options 'fd' and 'name' exclude each other") end
-  return core.tun(options.name, options.mode, options.mtu or 0, options.netns, options.fd)
+  return core.tun(options.name, options.mode, options.mtu or 0, options.netns, options.fd,
+    options.offload or false)
 end
 
 -- When a wait of `timeout` seconds ends; false: it may not wait at all.

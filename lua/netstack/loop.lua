@@ -28,7 +28,7 @@ local DEEPEST = 40
 local CLOCK_STEP = 0.001
 -- So many rounds in which tasks did nothing but `sleep(0)`, or calls that may not wait, are taken for polling: time
 -- then moves on.
-local PATIENCE = 100000
+local PATIENCE = 2000
 
 local M = {}
 
@@ -62,6 +62,7 @@ function M.new(clock, limit)
     failed = false, failure = nil, -- why it is over, when that is an error
     lingering = false, -- only waiting for closed connections
     outside = false, -- serves calls outside run; has no tasks
+    guests = 0, -- coroutines of a loop that is not ours which wait here
   }
   if clock == "real" then
     loop.source = core.monotonic
@@ -180,7 +181,10 @@ end
 --- Drops every task, in the order in which they were spawned.
 -- @tparam table loop
 function M.drop_all(loop)
-  while loop.oldest do M.drop(loop, loop.oldest) end
+  while loop.oldest do
+    local task = loop.oldest
+    if not M.drop(loop, task) then loop.oldest = task.younger end -- SIGINT came while it ended
+  end
   loop.first, loop.last = false, false
 end
 
@@ -338,6 +342,15 @@ local function abandon(loop, waiter)
   if not waiter.number then give_id(waiter) end
 end
 
+-- Turns within the call that protects it, so that an interrupt finds the loop as it was, or is seen to have failed.
+local function descend(loop, waiter)
+  local running, depth = loop.running, loop.depth
+  loop.running, loop.depth, waiter.in_place = false, depth + 1, true
+  local outcome = turn(loop, waiter)
+  loop.running, loop.depth = running, depth
+  return outcome
+end
+
 --- Waits without yielding: goes on with the loop from within until an armed waiter is woken.
 -- @tparam table loop
 -- @tparam table waiter armed; lost when this raises, unless it is a task
@@ -350,10 +363,9 @@ function M.drive(loop, waiter)
     abandon(loop, waiter)
     error("waits where tasks cannot yield are nested too deep (netstack.pcall can be yielded through)", 0)
   end
-  local running = loop.running
-  loop.running, loop.depth, waiter.in_place = false, loop.depth + 1, true
-  local ok, outcome = pcall(turn, loop, waiter)
-  loop.running, loop.depth = running, loop.depth - 1
+  local running, depth = loop.running, loop.depth
+  local ok, outcome = pcall(descend, loop, waiter)
+  if not ok then loop.running, loop.depth = running, depth end
   if ok and outcome == "done" and not waiter.over then return waiter.ok or nil, waiter.err or nil end
 
   local text

@@ -3,7 +3,7 @@
 --
 -- Where it is not LuaSocket to the letter: "*" binds both families (`tcp4` and `tcp6` only theirs); a name that is not
 -- known is always "host not found"; what LuaSocket refuses by raising an error since the object is of another class (a
--- `receive` on "tcp{master}") returns nil and an error; `select` has no limit of 1024 sockets; `getfd` gives a number
+-- `receive` on "tcp{master}") returns nil and an error; `select` takes 65,536 sockets, not 1024; `getfd` gives a number
 -- that only `select` and `setfd` know.
 -- @module netstack.luasocket
 
@@ -72,7 +72,7 @@ local function new(stack)
   local M = {
     _VERSION = "LuaSocket 3.0.0 (netstack " .. version .. ")",
     _DEBUG = false,
-    _SETSIZE = 2 ^ 31 - 1, -- how many sockets `select` takes
+    _SETSIZE = select_sockets.LIMIT, -- how many sockets `select` takes
     _SOCKETINVALID = objects.INVALID,
     _DATAGRAMSIZE = 65507, -- the longest datagram
     BLOCKSIZE = 2048, -- what sources read at a time
@@ -81,7 +81,7 @@ local function new(stack)
     gettime = gettime,
     newtry = exceptions.newtry,
     protect = exceptions.protect,
-    select = select_sockets,
+    select = select_sockets.select,
     skip = skip,
     sleep = sleep,
     try = exceptions.newtry(),

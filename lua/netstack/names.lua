@@ -7,6 +7,7 @@ local dns = require "netstack.dns"
 local parse = core.parse_address
 local hosts_of = setmetatable({}, { __mode = "k" }) -- stack -> its table of names
 local servers_of = setmetatable({}, { __mode = "k" }) -- stack -> the addresses of its DNS servers
+local ALWAYS = { localhost = { "127.0.0.1", "::1" } } -- never asked for (RFC 6761 6.3)
 
 local M = {}
 
@@ -17,6 +18,13 @@ local M = {}
 function M.set(stack, hosts, servers)
   hosts_of[stack] = hosts
   servers_of[stack] = servers
+end
+
+-- The address or the list of them that need not be asked for.
+local function known_as(stack, name)
+  local hosts = stack and hosts_of[stack]
+  name = name:lower()
+  return hosts and hosts[name] or ALWAYS[name]
 end
 
 -- What the servers say of a name that is in no table.
@@ -39,8 +47,7 @@ end
 -- @treturn string "host not found"
 function M.all(stack, host)
   if parse(host:match("^[^%%]*")) then return { host } end
-  local hosts = stack and hosts_of[stack]
-  local known = hosts and hosts[host:lower()]
+  local known = known_as(stack, host)
   if type(known) == "string" then return { known } end
   if not known then
     local found, err = ask(stack, host)
@@ -76,8 +83,7 @@ end
 function M.resolve(stack, host)
   if host == "*" or parse(host:match("^[^%%]*")) then return host end
   if host:find(":", 1, true) or host:match("^[%d.]+$") then return host end -- meant as an address: the core complains
-  local hosts = stack and hosts_of[stack]
-  local address = hosts and hosts[host:lower()]
+  local address = known_as(stack, host)
   if type(address) == "table" then return address[1], not address[1] and "host not found" or nil end
   if address then return address end
   local found, err = ask(stack, host)

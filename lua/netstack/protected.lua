@@ -75,6 +75,14 @@ else
   end
 end
 
+--- The coroutine that is to be resumed when the caller has yielded and shall go on.
+-- @treturn thread|nil nil: the caller cannot yield
+function M.yielding_thread()
+  local thread = running()
+  while thread and outer[thread] do thread = outer[thread] end
+  return thread and M.can_yield(thread) and thread or nil
+end
+
 if not M.lua51 then
   M.pcall, M.xpcall = pcall, xpcall
   return M

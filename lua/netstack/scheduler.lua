@@ -28,17 +28,31 @@ local M = {}
 local current -- the loop of the run that is on
 local outer -- the loop that serves calls outside run; nil until the first of them
 local spare -- its waiter; nil while that is in use
+local taken = false -- whether a wait there has not ended
 local installed -- the function given to `waiting`
+local hosted = false -- the stacks are driven by a loop that is not ours, in real time
 
 -- The loop outside run.
 local function outside()
+  -- SIGINT, or an error, ended a wait before it was seen to be over, and what it left is of no use.
+  if taken and outer and outer.depth == 0 and outer.guests == 0 then outer, taken = nil, false end
   if not outer then
     core.run_begin()
-    outer = loops.new(nil, nil)
+    outer = loops.new(hosted and "real" or nil, nil)
     outer.outside = true
   end
   loops.adapt(outer)
   return outer
+end
+M.outside = outside
+
+-- Ends the loop outside run, whose time is not that of the next one.
+local function leave_outside(name, level)
+  if not outer then return end
+  if outer.depth > 0 then error(name .. " inside a wait", level + 1) end
+  if outer.guests > 0 then error(name .. " while coroutines of another loop wait for stacks", level + 1) end
+  core.run_end()
+  outer = nil
 end
 
 local function bad(n, name, why)
@@ -99,6 +113,24 @@ local function attend(loop, linger)
   loops.turn(loop, nil)
 end
 
+local function finish(loop)
+  loop.halted = true
+  loops.drop_all(loop)
+  current = nil
+  core.run_end()
+end
+
+-- A run from its beginning to its end. Whoever calls this protects it: SIGINT may raise an error at any instruction,
+-- and must leave no run behind that is neither on nor over.
+local function conduct(loop, linger)
+  current = loop
+  core.run_begin()
+  local ok, err = pcall(attend, loop, linger)
+  -- DROPPED comes from a wait in a callback that the end of the run overtook.
+  if not ok and err ~= loops.DROPPED then loops.fail(loop, err) end
+  finish(loop)
+end
+
 --- Runs `fn` as a task until it and every task it spawned have ended, driving every stack; then waits, at most
 -- `opts.linger` seconds, until what closed connections had to send is acknowledged.
 -- @tparam function fn
@@ -113,26 +145,17 @@ function M.run(fn, opts, ...)
   local why = opts ~= nil and check_options(opts)
   if why then bad(2, "run", why) end
   if current then error("run inside run", 2) end
-  if outer then
-    if outer.depth > 0 then error("run inside a wait", 2) end
-    core.run_end()
-    outer = nil
-  end
+  leave_outside("run", 2)
   opts = opts or {}
 
   local loop = loops.new(opts.clock, opts.timeout)
   loop.seed = opts.seed
-  core.run_begin()
-  current = loop
   local main = tasks.new(loop, false, 2, fn, ...)
-  local ok, err = pcall(attend, loop, opts.linger or 5)
-  -- DROPPED comes from a wait in a callback that the end of the run overtook.
-  if not ok and err ~= loops.DROPPED then loops.fail(loop, err) end
-  loop.halted = true
-  loops.drop_all(loop)
-  current = nil
-  core.run_end()
-
+  local ok, err = pcall(conduct, loop, opts.linger or 5)
+  if not ok then
+    loops.fail(loop, err)
+    finish(loop)
+  end
   if loop.failed then error(loop.failure, 0) end
   local results = main.results
   if results then return unpack(results, 1, results.n) end
@@ -192,16 +215,15 @@ end
 
 -- Waits in place for what `arm(loop, waiter, ...)` arms.
 local function wait_in_place(loop, task, arm, ...)
-  local waiter = task
-  if not task then
-    spare = spare or waiters.new()
-    waiter = spare
+  if task then
+    if not task.over and arm(loop, task, ...) then return 1 end
+    return drive(loop, task)
   end
-  if not waiter.over and arm(loop, waiter, ...) then return 1 end
-  if task then return drive(loop, task) end
-  spare = nil
-  local ok, err = drive(loop, waiter)
+  local waiter, ok, err = spare or waiters.new(), 1, nil
+  spare, taken = nil, true
+  if not arm(loop, waiter, ...) then ok, err = drive(loop, waiter) end
   if spare then waiters.give_id(waiter) else spare = waiter end
+  taken = loop.depth > 0
   return ok, err
 end
 
@@ -211,14 +233,16 @@ end
 -- @tparam userdata ticket
 -- @tparam ?number deadline
 -- @tparam ?string|function what it waits for, in reports
+-- @tparam ?boolean here whether the function given to `waiting` is passed over
 -- @treturn 1|nil 1, or nil and "timeout"
 ---@param ticket netstack.ticket
 ---@param deadline? number
 ---@param what? string|fun(): string
+---@param here? boolean
 ---@return 1|nil ok
 ---@return string? err
-function M.wait(ticket, deadline, what)
-  if installed then
+function M.wait(ticket, deadline, what, here)
+  if installed and not here then
     if type(ticket) == "userdata" and ticket:arm() then return 1 end
     return installed(ticket, deadline)
   end
@@ -240,6 +264,15 @@ function M.wait(ticket, deadline, what)
   return wait_in_place(loop, task, await_ticket, ticket, deadline, what)
 end
 
+-- A sleep by the function that was installed, which knows of tickets only: this one is never answered.
+local function sleep_elsewhere(seconds)
+  local never, deadline = core.first_of {}, core.monotonic() + seconds
+  if not never then error("no memory", 3) end
+  repeat local ok = installed(never, deadline) until not ok or core.monotonic() >= deadline
+  never:cancel()
+  return 1
+end
+
 --- Waits for a while. `sleep(0)` lets the other ready tasks and the stacks have a turn. Where the caller cannot yield,
 -- and outside run, everything is driven meanwhile.
 -- @tparam number seconds
@@ -249,6 +282,7 @@ end
 function M.sleep(seconds)
   local why = check_time(seconds)
   if why then bad(1, "sleep", why) end
+  if installed and not current then return sleep_elsewhere(seconds) end
   local loop = current or outside()
   local task = loop.running
   local deadline = read_clock(loop) + seconds
@@ -276,6 +310,15 @@ function M.waiting(fn)
   local previous = installed
   installed = fn
   return previous
+end
+
+--- Has the stacks driven by a loop that is not ours (netstack.driver): outside run, time is real then.
+-- @tparam ?function fn as for `waiting`; nil: no longer
+-- @treturn ?function the one it replaces
+function M.host(fn)
+  leave_outside(fn and "attach" or "detach", 3)
+  hosted = fn ~= nil
+  return M.waiting(fn)
 end
 
 --- The task that is running.

@@ -127,14 +127,15 @@ local function set_gateway(interface, address, ipv6)
   return interface:set_gateway(address)
 end
 
---- Joins a device to the stack. Nothing is sent on a medium "ip"; on an Ethernet the addresses are announced.
+--- Joins a device to the stack. Nothing is sent on a medium "ip" (but for `slaac`); on an Ethernet the addresses are
+-- announced.
 -- @tparam device dev
--- @tparam[opt] table opts `name` (the first free of "eth0", "eth1", …), `addresses`, `gateway`, `gateway6`; on Ethernet
--- only `mac` (a random one) and `dhcp`
+-- @tparam[opt] table opts `name` (the first free of "eth0", "eth1", …), `addresses`, `gateway`, `gateway6`,
+-- `slaac`; on Ethernet only `mac` (a random one) and `dhcp`
 -- @treturn interface|nil
 -- @treturn string "address already in use" (the device is attached, or the name taken), "closed", "invalid address",
 -- "full" (255 interfaces and their second and further IPv4 addresses, or too many addresses), "no route" (a gateway
--- outside the addresses' prefixes), "not supported" (SLAAC)
+-- outside the addresses' prefixes), "not supported" (by the medium, or the mtu)
 ---@param dev netstack.device
 ---@param opts? table
 ---@return netstack.interface|nil, string?
@@ -142,7 +143,6 @@ function Stack:attach(dev, opts)
   -- First of all, since what follows the nil of a failure (`stack:attach(netstack.tun())`) is no table of options.
   if dev == nil then check.bad(1, "attach", "device expected, got nil") end
   opts = check.options(opts, attach_rules, 2, "attach")
-  if opts.slaac then return nil, "not supported" end
   local mac = opts.mac and opts.mac:gsub("(%x%x):?", function(byte) return string.char(tonumber(byte, 16)) end)
   local interface, err = core.attach(self, dev, opts.name, mac or nil)
   if not interface then return nil, err end
@@ -151,6 +151,7 @@ function Stack:attach(dev, opts)
   if ok and opts.gateway then ok, why = set_gateway(interface, opts.gateway, false) end
   if ok and opts.gateway6 then ok, why = set_gateway(interface, opts.gateway6, true) end
   if ok and opts.dhcp then ok, why = interface:start_dhcp() end
+  if ok and opts.slaac then ok, why = interface:start_slaac() end
   if ok then return interface end
   interface:detach()
   return nil, why

@@ -128,19 +128,22 @@ function Udp:getpeername()
 end
 
 --- Sets an option; an unknown one raises.
----@param option string `broadcast reuseaddr dont-fragment ipv6-v6only` (boolean), `ip-ttl ipv6-unicast-hops ip-tos`
--- (integer)
----@param value boolean|integer
+---@param option string `broadcast reuseaddr dont-fragment ipv6-v6only ip-multicast-loop ipv6-multicast-loop` (boolean),
+-- `ip-ttl ipv6-unicast-hops ip-tos ip-multicast-ttl ipv6-multicast-hops` (integer), `ip-add-membership
+-- ip-drop-membership ipv6-add-membership ipv6-drop-membership` (a table: `multiaddr`, the group, and `interface`, a
+-- name, an address or a number from 1; by route without it), `ip-multicast-if` (such an interface)
+---@param value boolean|integer|string|{multiaddr: string, interface: string|integer|nil}
 ---@return integer|nil # 1
----@return string? # "not supported" (multicast options), "closed"
+---@return string? # "closed"; of memberships: "invalid address", "no route", "address already in use" (it is a member),
+-- "address not available" (it is none), "full", "wrong ip version"
 function Udp:setoption(option, value)
   return handle_methods.setoption(handle_of(self, "setoption"), option, value)
 end
 
 --- The value of an option; an unknown one raises.
 ---@param option string as of `setoption`
----@return boolean|integer|nil
----@return string? # "not supported" (multicast options), "closed"
+---@return boolean|integer|string|nil
+---@return string? # "closed"
 function Udp:getoption(option)
   return handle_methods.getoption(handle_of(self, "getoption"), option)
 end

@@ -56,6 +56,7 @@ function M.fields(waiter)
   waiter.waits, waiter.ticket, waiter.target = false, false, false
   waiter.ok, waiter.err, waiter.link, waiter.pushed = false, false, false, 0
   waiter.over, waiter.in_place, waiter.thread = false, false, waiter.thread or false
+  waiter.unpark = false -- of a coroutine of a loop that is not ours: has it go on
   return waiter
 end
 
@@ -80,6 +81,7 @@ local function wake(loop, waiter, ok, err)
   waiter.ok, waiter.err = ok, err or false
   waiter.waits, waiter.ticket, waiter.target = false, false, false
   if waiter.position ~= 0 then remove(loop.timers, waiter) end
+  if waiter.unpark then return waiter.unpark(waiter) end
   make_ready(loop, waiter)
 end
 M.wake = wake

@@ -2,7 +2,7 @@
 -- that is bound to a stack. `package.loaded` is neither read nor written for what is copied.
 -- @module netstack.luasocket.loader
 
-local assert, error, loadfile, setmetatable, type = assert, error, loadfile, setmetatable, type
+local assert, error, loadfile, select, setmetatable, type = assert, error, loadfile, select, setmetatable, type
 local concat = table.concat
 local setfenv = rawget(_G, "setfenv") -- 5.1 and LuaJIT
 
@@ -56,6 +56,21 @@ local function find(name, environment)
   error("module '" .. name .. "' not found:" .. tried .. also_tried, 0)
 end
 
+-- The `module` of Luas that have it, for older clients: what it makes is private, too.
+local function module_function(loaded, environment)
+  return function(name, ...)
+    local made = type(loaded[name]) == "table" and loaded[name] or {}
+    made._M, made._NAME, made._PACKAGE = made, name, name:match("^(.-)[^.]*$")
+    loaded[name] = made
+    if not name:find(".", 1, true) then environment[name] = made end
+    for i = 1, select("#", ...) do
+      local option = select(i, ...)
+      if option == package.seeall then setmetatable(made, { __index = environment }) else option(made) end
+    end
+    if setfenv then setfenv(2, made) else debug.setupvalue(debug.getinfo(2, "f").func, 1, made) end -- 5.2: _ENV
+  end
+end
+
 --- Makes the `load` function of a bound table. What it loads stays, each module once per table; modules of LuaSocket
 -- that they require are private, too, and so are those whose names begin like the one that was asked for ("copas.http"
 -- of "copas"). Others are required as ever.
@@ -68,6 +83,7 @@ function M.new(module)
 
   local environment = setmetatable({}, { __index = _G })
   environment._G = environment
+  environment.module = rawget(_G, "module") and module_function(loaded, environment)
   environment.require = function(name)
     if type(name) ~= "string" then
       error("bad argument #1 to 'require' (string expected, got " .. type(name) .. ")", 2)

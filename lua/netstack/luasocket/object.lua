@@ -2,7 +2,8 @@
 -- class, which changes as the socket does ("tcp{master}" becomes "tcp{client}"), and its number.
 --
 -- Numbers (`getfd`) are no descriptors of the system. They start where those of no process are, so that one given to
--- the system by mistake is refused.
+-- the system by mistake is refused. An object that may be of either family has one from its first address on, as in
+-- LuaSocket, which opens a descriptor then.
 -- @module netstack.luasocket.object
 
 local check = require "netstack.check"
@@ -19,7 +20,7 @@ local WRONG_FAMILY = errors.text["wrong ip version"]
 
 local M = {}
 
---- What `getfd` of a closed socket gives.
+--- What `getfd` of a closed socket gives, and of one that has no address yet.
 M.INVALID = -1
 
 local next_number = 0x40000000
@@ -51,12 +52,20 @@ end
 -- @tparam socket socket of netstack
 -- @tparam stack|table stack or the weak reference to it
 -- @tparam string|nil family "inet" or "inet6" when it has only that
+-- @tparam boolean bare whether it has no address yet and may still become of either family
 -- @treturn table
-function M.new(metatable, socket, stack, family)
-  return setmetatable({ socket = socket, stack = sockets.weak(stack), family = family, closed = false }, metatable)
+function M.new(metatable, socket, stack, family, bare)
+  return setmetatable({
+    socket = socket,
+    stack = sockets.weak(stack),
+    family = family,
+    closed = false,
+    bare = bare,
+    last = nil, -- what getstats told when a TCP object was closed
+  }, metatable)
 end
 
---- The addresses that a host stands for, of the object's family; "*" is every address of it.
+--- The addresses that a host stands for, of the object's family; "*" is every address of it. The object is to have one.
 -- @treturn {string,...}|nil
 -- @treturn string error
 function M.addresses(self, host, method)
@@ -64,6 +73,7 @@ function M.addresses(self, host, method)
     check.bad(1, method, "string expected, got " .. (host == nil and "no value" or type(host)), 4)
   end
   local family = self.family
+  self.bare = false
   if host == "*" then return { family == "inet" and "0.0.0.0" or family == "inet6" and "::" or "*" } end
   local all = names.all(self.stack.stack, host)
   if not all then return nil, "host not found" end
@@ -130,6 +140,7 @@ function M.common(methods, absent)
 
   function methods:settimeout(seconds, mode)
     if type(seconds) == "string" then seconds = tonumber(seconds) or seconds end
+    if type(mode) == "string" then mode = mode:sub(1, 1) end -- LuaSocket, too, takes "total" for "t"
     if mode ~= nil and mode ~= "b" and mode ~= "t" and mode ~= "r" then
       error("bad argument #2 to 'settimeout' (invalid timeout mode)", 2)
     elseif seconds ~= nil and type(seconds) ~= "number" then
@@ -145,7 +156,7 @@ function M.common(methods, absent)
 
   --- A number for those who want one; `-1` once the socket is closed.
   function methods:getfd()
-    if self.closed then return M.INVALID end
+    if self.closed or self.bare then return M.INVALID end
     return number_for(self.socket)
   end
 
@@ -154,7 +165,7 @@ function M.common(methods, absent)
     if type(number) ~= "number" then
       error("bad argument #1 to 'setfd' (number expected, got " .. type(number) .. ")", 2)
     elseif number == M.INVALID then
-      if not self.closed then given_up[self:getfd()] = self.socket end
+      if not self.closed then given_up[number_for(self.socket)] = self.socket end
       self.closed = true
       return
     end
@@ -163,7 +174,7 @@ function M.common(methods, absent)
       error("bad argument #1 to 'setfd' (no such socket)", 2)
     end
     given_up[number] = nil
-    self.socket, self.closed = socket, false
+    self.socket, self.closed, self.bare, self.last = socket, false, false, nil
   end
 
   function methods:getfamily()

@@ -11,11 +11,18 @@ local scheduler = require "netstack.scheduler"
 local socket_of, numbered = objects.socket_of, objects.numbered
 local error, tonumber, type = error, tonumber, type
 
+local M = {}
+
+--- How many sockets a list may have.
+M.LIMIT = 65536
+
 -- Adds an entry for each object of a list that stands for an open socket; others are never ready, as in LuaSocket.
 local function collect(entries, list, side, position)
   if list == nil then return end
   if type(list) ~= "table" then
     error("bad argument #" .. position .. " to 'select' (table expected, got " .. type(list) .. ")", 3)
+  elseif #list > M.LIMIT then
+    error("bad argument #" .. position .. " to 'select' (more than " .. M.LIMIT .. " sockets)", 3)
   end
   for i = 1, #list do
     local object = list[i]
@@ -71,7 +78,7 @@ end
 ---@param sendt table|nil
 ---@param timeout? number
 ---@return table, table, string?
-return function(recvt, sendt, timeout)
+function M.select(recvt, sendt, timeout)
   if timeout ~= nil then
     local seconds = tonumber(timeout)
     if not seconds then error("bad argument #3 to 'select' (number expected, got " .. type(timeout) .. ")", 2) end
@@ -102,3 +109,5 @@ return function(recvt, sendt, timeout)
   cancel(waiting)
   return result(entries, ready)
 end
+
+return M

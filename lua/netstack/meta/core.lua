@@ -94,6 +94,16 @@ function core.where() end
 ---@return boolean
 function core.guarded() end
 
+---Makes the bell: one descriptor for a loop that is not ours, readable when the stacks want to be driven.
+---@return integer|nil # the descriptor, always the same in a process
+---@return string|nil # "full": no descriptor is left, "no memory"
+function core.bell_open() end
+
+---The stacks have been driven; sets the bell.
+---@param base number time of the monotonic clock when the run began
+---@param time? number seconds since then at which it rings in any case
+function core.bell(base, time) end
+
 ---Makes a UDP handle, bound to nothing.
 ---@param stack netstack.stack
 ---@return netstack.core.udp|nil
@@ -132,16 +142,11 @@ function core.device(mtu, medium, transmit, checksum) end
 ---@param mtu integer 0: that of the kernel
 ---@param netns string|nil the name of a network namespace
 ---@param fd integer|nil one that is open already, which is duplicated
+---@param offload boolean whether the kernel may hand over, and get, segments many at a time; of `fd`, what it is
 ---@return netstack.device|nil
 ---@return string|nil # "permission denied", "not supported", "address already in use", "address not available" (the namespace), "closed" (fd), "full" (descriptors), "no memory"
 ---@return string|nil # what to do about it
-function core.tun(name, mode, mtu, netns, fd) end
-
----The DNS servers that DHCP has named.
----@param stack netstack.stack
----@return string[]|nil # nil: none
----@return string|nil # "empty"
-function core.learned_dns(stack) end
+function core.tun(name, mode, mtu, netns, fd, offload) end
 
 ---Joins a device to a stack.
 ---@param stack netstack.stack
@@ -171,6 +176,12 @@ function core.remove_route(stack, prefix) end
 ---@param stack netstack.stack
 ---@return table[] # {prefix, interface, gateway}, the longest prefix first
 function core.routes(stack) end
+
+---The DNS servers that DHCP and routers have named, of the first interface that knows any.
+---@param stack netstack.stack
+---@return string[]|nil # nil: none
+---@return string|nil # "empty"
+function core.learned_dns(stack) end
 
 ---Makes a stack.
 ---@param config table checked by the caller
@@ -253,11 +264,12 @@ function stack:poll_delay(now) end
 function stack:timeout() end
 
 ---What to wait for, for cqueues.
----@return integer|nil # the device's file descriptor (cqueues); nil: it has none, or none from which anything can come
+---@return integer|nil # the device's file descriptor, or one that stands for those of several and stays the stack's; nil: it has none, or none from which anything can come
+---@return string|nil # "closed"; "full": no descriptor is left to stand for several
 function stack:pollfd() end
 
 ---What to wait for it to become, for cqueues.
----@return string|nil # what to wait for on `pollfd`: "r", or "rw" while the kernel has no room (cqueues); nil: nothing
+---@return string|nil # what to wait for on `pollfd`: "r", or "rw" while the kernel has no room for a device that stands for itself; nil: nothing
 function stack:events() end
 
 ---Runs queued commands without touching the device.
@@ -280,7 +292,7 @@ function stack:trace(fn) end
 function stack:name() end
 
 ---Counters by protocol.
----@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly: {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions, limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet, and {failed, evicted, dropped, conflicts, duplicates} so far; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended: {closed = true, cause}
+---@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly: {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions, limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet, and {failed, evicted, dropped, conflicts, duplicates} so far; groups: {entries}, what was sent of them {reports, leaves}, {queries} that were heeded, {ignored} that break the rules, {unwanted} packets to groups that nobody joined; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended: {closed = true, cause}
 function stack:stats() end
 
 ---The sockets.
@@ -290,7 +302,7 @@ function stack:sockets() end
 ---@class netstack.interface
 local interface = {}
 
----Replaces all addresses.
+---Replaces all addresses but those that DHCP and SLAAC gave it.
 ---@param list string[] prefixes, "10.0.0.1/24"; a bare address means /32 or /128
 ---@return integer|nil # 1
 ---@return string|nil # "invalid address", "full" (more than 8 of a family), "not supported" (IPv6 needs an mtu of 1280)
@@ -317,20 +329,10 @@ function interface:is_up() end
 ---@return string|nil # "not supported": its medium has none
 function interface:mac() end
 
----The IPv6 address that it made for its link from its mac; not one of addresses().
+---The IPv6 address that it made for its link, on an Ethernet from its mac; not one of addresses().
 ---@return string|nil # "fe80::ff:fe00:1%eth0"
----@return string|nil # "not supported": on another medium, below an mtu of 1280, or when another station has it
+---@return string|nil # "not supported": on another medium without SLAAC, below an mtu of 1280, or when another station has it
 function interface:link_local() end
-
----Starts to ask for an address by DHCP.
----@return integer|nil # 1
----@return string|nil # "not supported": its medium is no Ethernet
-function interface:start_dhcp() end
-
----What DHCP has got.
----@return table|nil # {state, address, server, gateway, dns, expires, ignored}: RFC 2131's state in capitals; the rest once there is a lease, `expires` in seconds from now, none for ever; `ignored`, messages that made no sense
----@return string|nil # "not supported": no DHCP here
-function interface:lease() end
 
 ---Counters of the device and of what the interface dropped.
 ---@return table # rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, waiting, and guarded: what the guard dropped of rx_dropped, by cause
@@ -345,6 +347,26 @@ function interface:detach() end
 ---@return integer|nil # 1
 ---@return string|nil # "invalid address", "no route" (the address is on no prefix of the interface), "closed"
 function interface:set_gateway(address) end
+
+---Starts to ask for an address by DHCP.
+---@return integer|nil # 1
+---@return string|nil # "not supported": its medium is no Ethernet
+function interface:start_dhcp() end
+
+---What DHCP has got.
+---@return table|nil # {state, address, server, gateway, dns, expires, ignored}: RFC 2131's state in capitals; the rest once there is a lease, `expires` in seconds from now, none for ever; `ignored`, messages that made no sense
+---@return string|nil # "not supported": no DHCP here
+function interface:lease() end
+
+---Starts to ask for routers, and to heed what they advertise. On another medium than an Ethernet it makes a link-local address first.
+---@return integer|nil # 1
+---@return string|nil # "not supported": IPv6 needs an mtu of 1280
+function interface:start_slaac() end
+
+---What SLAAC has got.
+---@return table|nil # {state, addresses, gateway, routers, dns, mtu, ignored, limited}: `state` is "SOLICITING" until there is an address, then "BOUND"; addresses are {address, preferred, expires}, routers {address, expires, reachable}, times in seconds from now, none for ever; `gateway` is the router that is used; `mtu` what one said; `ignored`, advertisements and options that made no sense; `limited`, {routers, prefixes, dns} for which there was no room
+---@return string|nil # "not supported": no SLAAC here
+function interface:slaac() end
 
 ---@class netstack.device
 local device = {}
@@ -634,16 +656,16 @@ function udp:getsockname() end
 function udp:getpeername() end
 
 ---Sets an option.
----@param option string broadcast reuseaddr dont-fragment ipv6-v6only ip-ttl ipv6-unicast-hops ip-tos
----@param value boolean|integer
+---@param option string broadcast reuseaddr dont-fragment ipv6-v6only ip-multicast-loop ipv6-multicast-loop; ip-ttl ipv6-unicast-hops ip-tos ip-multicast-ttl ipv6-multicast-hops; ip-add-membership ip-drop-membership ipv6-add-membership ipv6-drop-membership; ip-multicast-if
+---@param value boolean|integer|table|string a membership is {multiaddr =, interface =}
 ---@return integer|nil # 1
----@return string|nil # "not supported" (multicast options)
+---@return string|nil # of memberships: "invalid address", "no route", "address already in use" (it is a member), "address not available" (it is none), "full", "wrong ip version"
 function udp:setoption(option, value) end
 
 ---The value of an option.
 ---@param option string
----@return boolean|integer|nil
----@return string|nil # "not supported" (multicast options)
+---@return boolean|integer|string|nil
+---@return string|nil # "closed"
 function udp:getoption(option) end
 
 ---@class netstack.core.raw
