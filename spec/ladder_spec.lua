@@ -40,6 +40,11 @@ describe("a ladder", function()
     assert.matches("Flags %[P%.%], seq 0:10, ack 0,", text)
   end)
 
+  it("counts anew when the same ports begin again", function()
+    local again = tcp(9, false, { seq = 555, flags = "S" })
+    assert.matches("9.000000  |%-%- Flags %[S%], seq 0,", ladder.draw { BEGUN[1], again })
+  end)
+
   it("leaves out other hosts, and shows what is no TCP", function()
     local udp, unknown = packets.udp(A, 1, B, 9, "data"), "\1\2\3"
     local list = { { time = 1, from = "a", to = "b", data = udp }, { time = 2, from = "c", to = "b", data = udp },
