@@ -33,7 +33,7 @@ local function option(code, value)
 end
 
 -- Options, closed by their end where there are any.
-local function options(...)
+local function option_list(...)
   local text = concat { ... }
   return text == "" and text or text .. "\0\0\0\0"
 end
@@ -90,9 +90,9 @@ end
 ---@param options? { name?: string, description?: string, link?: "ip"|"ethernet" }
 ---@return integer|nil id
 ---@return string|nil err
-function Writer:interface(options_)
-  local o = check.options(options_, interface_rules, 1, "interface")
-  local ok, err = put(self, block(1, u16(LINKS[o.link or "ip"]) .. "\0\0\0\0\0\0" .. options(
+function Writer:interface(options)
+  local o = check.options(options, interface_rules, 1, "interface")
+  local ok, err = put(self, block(1, u16(LINKS[o.link or "ip"]) .. "\0\0\0\0\0\0" .. option_list(
     o.name and option(2, o.name) or "", o.description and option(3, o.description) or "",
     option(9, char(NANOSECONDS)))))
   if not ok then return nil, err end
@@ -114,7 +114,7 @@ end
 ---@param options? { comment?: string, original_length?: integer }
 ---@return integer|nil
 ---@return string|nil err
-function Writer:packet(id, time, data, options_)
+function Writer:packet(id, time, data, options)
   if type(id) ~= "number" or id % 1 ~= 0 or id < 0 or id >= self.interfaces then
     check.bad(1, "packet", "no such interface: " .. tostring(id))
   end
@@ -123,10 +123,10 @@ function Writer:packet(id, time, data, options_)
   end
   if type(data) ~= "string" then check.bad(3, "packet", "string expected, got " .. type(data)) end
   if #data > MOST then check.bad(3, "packet", "too long") end
-  local o = check.options(options_, packet_rules, 4, "packet")
+  local o = check.options(options, packet_rules, 4, "packet")
   local high, low = timestamp(time)
   return put(self, block(6, u32(id) .. high .. low .. u32(#data) .. u32(o.original_length or #data) .. padded(data) ..
-    options(o.comment and option(1, o.comment) or "")))
+    option_list(o.comment and option(1, o.comment) or "")))
 end
 
 --- Ends the capture: all of it is handed to the system.
