@@ -62,6 +62,11 @@ describe("radvd", function()
         eventually(function() return not interface:slaac().gateway end)
         assert.equal(1, #interface:addresses())
         if mode == "tap" then assert.same({ nil, "no route" }, { stack:ping("2001:db8:99::1") }) end
+        namespace:ip("link del " .. device:name()) -- and with the device all that was learned
+        eventually(function() return #interface:addresses() == 0 end)
+        state = interface:slaac()
+        assert.same({ "SOLICITING", {}, {} }, { state.state, state.dns, state.routers })
+        assert.is_nil(state.mtu)
       end)
     end)
   end
