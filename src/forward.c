@@ -66,16 +66,13 @@ static const char *change_medium(nst_interface *from, const nst_interface *to, n
 }
 
 static void count_hop(uint8_t *packet, bool checksum) {
-  uint16_t sum;
   if (packet[0] >> 4 == 6) {
     packet[7]--;
     return;
   }
   packet[8]--;
-  memset(packet + 10, 0, 2);
-  if (!checksum) return;
-  sum = nst_header_checksum(packet);
-  memcpy(packet + 10, &sum, 2);
+  if (checksum) nst_header_complete(packet);
+  else memset(packet + 10, 0, 2);
 }
 
 static void pass(nst_interface *from, nst_interface *to, nst_packet *packet, const ip_addr_t *source,
