@@ -56,7 +56,7 @@ program.run(function()
   assert(listener:listen())
   print(("127.0.0.1:%s is %s:%s now"):format(words[1], words[2], words[3]))
   cq:wrap(function()
-    for host in listener:clients() do cq:wrap(serve, cq, host, stack, words[2], tonumber(words[3])) end
+    while true do cq:wrap(serve, cq, assert(listener:accept()), stack, words[2], tonumber(words[3])) end
   end)
   for err in cq:errors() do io.stderr:write(tostring(err), "\n") end
   return 0

@@ -54,8 +54,9 @@ local function methods_of(object)
   return names, index
 end
 
--- What would close the object, detach it or wait for ever is asked last, or not at all.
-local ending = { close = true, abort = true, detach = true, cancel = true }
+-- What would close the object, detach it or wait for ever is asked last, or not at all; and while an interface asks for
+-- routers where there are none, whoever waits for something else waits for ever.
+local ending = { close = true, abort = true, detach = true, cancel = true, start_slaac = true }
 
 local HERE = "^spec/bad_input_spec.lua:%d+: "
 

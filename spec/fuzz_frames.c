@@ -266,13 +266,13 @@ static void open_sockets(nst_stack *stack, void *argument) {
   memset(&everywhere, 0, sizeof everywhere);
   IP_ADDR4(&everywhere.address, 0, 0, 0, 0);
   IP_ADDR4(&gateway, 10, 0, 0, 9);
-  (void)nst_route_add(stack, &everywhere, NULL, &gateway, false);
+  (void)nst_route_add(stack, &everywhere, NULL, &gateway, NST_ROUTE_STATIC);
   IP_ADDR6(&everywhere.address, 0, 0, 0, 0);
   IP_ADDR6(&gateway, 0, 0, 0, 0);
   put_host6(bytes, 0x42); /* a link-local one */
   memcpy(ip_2_ip6(&gateway)->addr, bytes, 16);
   ip6_addr_assign_zone(ip_2_ip6(&gateway), IP6_UNICAST, &w->interface->netifs[0]);
-  (void)nst_route_add(stack, &everywhere, NULL, &gateway, false);
+  (void)nst_route_add(stack, &everywhere, NULL, &gateway, NST_ROUTE_STATIC);
   w->listener = nst_tcp_new(stack);
   (void)nst_tcp_bind(w->listener, &any, 80);
   (void)nst_tcp_listen(w->listener, 4);

@@ -23,7 +23,8 @@ interface %s {
 local function start(namespace, device, lifetime)
   local config = netns.folder() .. "/radvd.conf"
   netns.write(config, CONFIG:format(device:name(), lifetime or 1800))
-  namespace:exec(("sysctl -q net.ipv6.conf.all.forwarding=1 net.ipv6.conf.%s.accept_dad=0"):format(device:name()))
+  namespace:exec(("sh -c 'cd /proc/sys/net/ipv6/conf && echo 1 >all/forwarding && echo 0 >%s/accept_dad'")
+    :format(device:name()))
   return namespace:start(("radvd -n -m stderr -d 1 -C %s -p %s.pid"):format(config, config))
 end
 
@@ -61,6 +62,11 @@ describe("radvd", function()
         eventually(function() return not interface:slaac().gateway end)
         assert.equal(1, #interface:addresses())
         if mode == "tap" then assert.same({ nil, "no route" }, { stack:ping("2001:db8:99::1") }) end
+        namespace:ip("link del " .. device:name()) -- and with the device all that was learned
+        eventually(function() return #interface:addresses() == 0 end)
+        state = interface:slaac()
+        assert.same({ "SOLICITING", {}, {} }, { state.state, state.dns, state.routers })
+        assert.is_nil(state.mtu)
       end)
     end)
   end

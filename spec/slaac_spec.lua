@@ -12,11 +12,12 @@ local STATION = "\1\1" .. frames.PEER
 local FOREVER = 4294967295
 local HOUR = 3600
 
--- A stack that asks for routers, and the far end of its link. fields: medium, capacity, seed, attach (more options)
+-- A stack that asks for routers, and the far end of its link. fields: medium, mtu, seed, forwarding, attach (more
+-- options)
 local function world(fields)
   fields = fields or {}
   local ethernet = fields.medium ~= "ip"
-  local stack = helper.watch(netstack.new { seed = fields.seed or 1 })
+  local stack = helper.watch(netstack.new { seed = fields.seed or 1, forwarding = fields.forwarding })
   local near, far = netstack.pipe { medium = fields.medium or "ethernet", capacity = 0, checksum = true,
     mtu = fields.mtu or 1500 }
   local options = { slaac = true, mac = ethernet and "02:00:00:00:00:01" or nil }
@@ -351,6 +352,34 @@ describe("SLAAC", function()
       assert.same({ 1400, i }, { state.mtu, state.ignored })
     end
   end)
+
+  spec("lets no IPv6 packet be longer than that, whoever made it", function(w)
+    local inner, beyond = netstack.pipe { checksum = true }
+    local other = assert(w.stack:attach(inner, { addresses = { "fd02::1/64" } }))
+    w.say { options = { link_mtu(1400), prefix "2001:db8:1::", STATION } }
+    sleep(1)
+    packets.drain(w.far)
+    local socket, raw = w.stack:udp(), w.stack:raw("ipv6", 253)
+    assert(socket:setoption("dont-fragment", true))
+    assert.same({ nil, "message too long" }, { socket:sendto(("x"):rep(1353), "2001:db8:9::1", 7) })
+    assert.equal(1352, socket:sendto(("x"):rep(1352), "2001:db8:9::1", 7))
+    assert.equal(14 + 1400, #w.next("ipv6"))
+    assert.equal(1472, socket:sendto(("x"):rep(1472), "10.0.0.2", 7)) -- it is IPv6's alone
+    local own = w.addresses()[2]:match("^[^/]+")
+    assert.equal(1401, raw:send(packets.ipv6(own, "2001:db8:9::1", 253, ("x"):rep(1361))))
+    local piece = packets.parse(w.next("ipv6"):sub(15))
+    assert.equal(44, piece.protocol)
+    assert.is_true(#piece.payload <= 1360)
+    w.next("ipv6")
+    assert(beyond:send(packets.udp("fd02::9", 1, "2001:db8:9::1", 7, ("x"):rep(1353))))
+    assert(beyond:send(packets.udp("fd02::9", 1, "2001:db8:9::1", 7, ("x"):rep(1352))))
+    local complaint = packets.parse(beyond:receive(1))
+    assert.same({ 2, 1400 }, { complaint.payload:byte(1), packets.get16(complaint.payload, 7) })
+    assert.equal(14 + 1400, #w.next("ipv6"))
+    socket:close()
+    raw:close()
+    other:detach()
+  end, { forwarding = true, attach = { addresses = { "10.0.0.1/24" } } })
 
   spec("tries another address when somebody has it, three in all (RFC 7217 §6)", function(w)
     sleep(2)

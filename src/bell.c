@@ -71,10 +71,10 @@ void nst_bell_set(nst_hub *hub, nst_time base, nst_time at) {
   nst_time due = next(hub);
   if (!nst_bell_is_open(hub)) return;
   if (at < due) due = at;
+  if (bell->at == NST_NEVER && due == NST_NEVER) return;
   /* A timer that is too early and still to come costs less than to set it anew each time: connections put theirs off
   ** with each packet. */
   if (bell->base == base && bell->at <= due && bell->at > 0 && base + bell->at > nst_monotonic()) return;
-  if (bell->at == NST_NEVER && due == NST_NEVER) return;
   bell->base = base;
   set_timer(bell, due);
 }

@@ -18,6 +18,13 @@ uint16_t nst_header_checksum(const uint8_t *packet) {
   return fold(nst_sum(packet, (packet[0] & 15) * 4));
 }
 
+void nst_header_complete(uint8_t *packet) {
+  uint16_t sum;
+  memset(packet + 10, 0, 2);
+  sum = nst_header_checksum(packet);
+  memcpy(packet + 10, &sum, 2);
+}
+
 uint16_t nst_transport_checksum(const uint8_t *packet, size_t at, size_t length, unsigned protocol) {
   bool ipv6 = packet[0] >> 4 == 6;
   uint8_t rest[4];

@@ -8,6 +8,8 @@
 
 /* Of an IPv4 header, and what belongs in its place when that is 0; 0 when it is right. */
 uint16_t nst_header_checksum(const uint8_t *packet);
+/* Puts it in. */
+void nst_header_complete(uint8_t *packet);
 /* Of `length` bytes of a transport protocol at `at`, with the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1). */
 uint16_t nst_transport_checksum(const uint8_t *packet, size_t at, size_t length, unsigned protocol);
 /* Of an IPv6 packet's payload, right behind its header. */

@@ -66,22 +66,20 @@ static const char *change_medium(nst_interface *from, const nst_interface *to, n
 }
 
 static void count_hop(uint8_t *packet, bool checksum) {
-  uint16_t sum;
   if (packet[0] >> 4 == 6) {
     packet[7]--;
     return;
   }
   packet[8]--;
-  memset(packet + 10, 0, 2);
-  if (!checksum) return;
-  sum = nst_header_checksum(packet);
-  memcpy(packet + 10, &sum, 2);
+  if (checksum) nst_header_complete(packet);
+  else memset(packet + 10, 0, 2);
 }
 
 static void pass(nst_interface *from, nst_interface *to, nst_packet *packet, const ip_addr_t *source,
                  const ip_addr_t *destination) {
   bool ipv6 = IP_IS_V6(destination), whole_again = false;
-  uint32_t most = to->mtu;
+  uint16_t mtu = nst_interface_mtu(to, destination);
+  uint32_t most = mtu;
   if (from->device->checksum != to->device->checksum) {
     bool fragment = nst_is_fragment(packet->data, packet->length);
     const char *cause = change_medium(from, to, &packet);
@@ -92,7 +90,7 @@ static void pass(nst_interface *from, nst_interface *to, nst_packet *packet, con
   /* A way that was good for its pieces is good for pieces of the least size that every way takes. */
   if (whole_again && ipv6 && most > IP6_MIN_MTU_LENGTH) most = IP6_MIN_MTU_LENGTH;
   if (packet->length > most && !whole_again && (ipv6 || (packet->data[6] & 0x40) != 0)) {
-    refuse(from, packet, source, destination, NST_ICMP_TOO_LONG, to->mtu, "message too long");
+    refuse(from, packet, source, destination, NST_ICMP_TOO_LONG, mtu, "message too long");
     return;
   }
   count_hop(packet->data, to->device->checksum);

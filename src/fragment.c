@@ -51,7 +51,6 @@ static bool make_head6(nst_stack *stack, const nst_packet *packet, head *h) {
 }
 
 static void finish(const nst_interface *interface, uint8_t *piece, size_t header, size_t total, unsigned fragment) {
-  uint16_t sum;
   if (piece[0] >> 4 == 6) {
     nst_put16(piece + 4, total - 40);
     nst_put16(piece + header - 6, (fragment & OFFSET) << 3 | ((fragment & MORE) != 0));
@@ -59,10 +58,8 @@ static void finish(const nst_interface *interface, uint8_t *piece, size_t header
   }
   nst_put16(piece + 2, total);
   nst_put16(piece + 6, fragment);
-  memset(piece + 10, 0, 2);
-  if (!interface->device->checksum) return;
-  sum = nst_header_checksum(piece);
-  memcpy(piece + 10, &sum, 2);
+  if (interface->device->checksum) nst_header_complete(piece);
+  else memset(piece + 10, 0, 2);
 }
 
 void nst_send_in_pieces(nst_interface *interface, nst_packet *packet, const ip_addr_t *destination, size_t most) {

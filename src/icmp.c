@@ -191,7 +191,6 @@ static nst_packet *make4(nst_stack *stack, const nst_packet *about, nst_icmp_rea
   size_t quoted = about->length < LONGEST4 - 28 ? about->length : LONGEST4 - 28;
   nst_packet *error = nst_packet_new(stack->hub, 28 + quoted);
   uint8_t *ip;
-  uint16_t sum;
   if (error == NULL) return NULL;
   ip = error->data;
   memset(ip, 0, 28);
@@ -202,8 +201,7 @@ static nst_packet *make4(nst_stack *stack, const nst_packet *about, nst_icmp_rea
   ip[9] = 1;
   (void)nst_put_address(ip + 12, from);
   (void)nst_put_address(ip + 16, to);
-  sum = nst_header_checksum(ip);
-  memcpy(ip + 10, &sum, 2);
+  nst_header_complete(ip);
   ip[20] = reasons[reason].type4;
   ip[21] = reasons[reason].code4;
   nst_put16(ip + 26, mtu); /* RFC 1191 §4 */

@@ -31,6 +31,10 @@ bool nst_interface_has_room(const nst_interface *interface) {
   return (nst_list_empty(&interface->egress) || interface->stack->holding) && nst_device_has_room(interface->device);
 }
 
+uint16_t nst_interface_mtu(const nst_interface *interface, const ip_addr_t *destination) {
+  return IP_IS_V6(destination) ? netif_mtu6(&interface->netifs[0]) : interface->mtu;
+}
+
 bool nst_interface_is_ethernet(const nst_interface *interface) {
   return interface->device && interface->device->medium == NST_MEDIUM_ETHERNET;
 }

@@ -105,6 +105,8 @@ nst_interface *nst_interface_with_address(const nst_stack *stack, const ip_addr_
 bool nst_interface_has_address(const nst_interface *interface, const ip_addr_t *address);
 /* Until when an address of ours is tentative; NULL: it is none of ours. */
 nst_time *nst_interface_tentative(nst_interface *interface, const ip_addr_t *address);
+/* How long packets to that address may be: IPv6's as short as a router on the link says (slaac.c). */
+uint16_t nst_interface_mtu(const nst_interface *interface, const ip_addr_t *destination);
 /* Whether an IPv4 address means everybody on the link. */
 bool nst_interface_is_broadcast(const nst_interface *interface, const ip_addr_t *address);
 /* Whether what comes over the interface to this address is ours: an address of ours, of a group, of everybody. */

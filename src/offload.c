@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "checksum.h"
 
 #include "lwip/inet_chksum.h"
 #include "lwip/ip.h"
@@ -30,15 +31,12 @@ static size_t find_data(const uint8_t *packet, size_t length, size_t tcp) {
 }
 
 static void put_length(uint8_t *ip, size_t length) {
-  uint16_t sum = 0;
   if (is_six(ip)) {
     nst_put16(ip + 4, length - IP6_HEADER);
     return;
   }
   nst_put16(ip + 2, length);
-  memcpy(ip + 10, &sum, sizeof sum);
-  sum = inet_chksum(ip, (u16_t)header4(ip));
-  memcpy(ip + 10, &sum, sizeof sum);
+  nst_header_complete(ip);
 }
 
 /* The sum of TCP's pseudo header, as the kernel wants it in the checksum's place to add the rest (RFC 9293 3.1, RFC 8200

@@ -46,7 +46,7 @@ static bool may_fragment(const uint8_t *bytes, size_t length) {
 }
 
 static err_t output(nst_raw *raw, struct netif *netif, struct pbuf *p, const ip_addr_t *host) {
-  bool whole = p->tot_len <= nst_interface_of(netif)->mtu;
+  bool whole = p->tot_len <= nst_interface_mtu(nst_interface_of(netif), host);
   uint8_t *header = p->payload;
   if (raw->ipv6) {
     if (whole) return netif->output_ip6(netif, p, ip_2_ip6(host));
@@ -69,7 +69,7 @@ nst_error nst_raw_send(nst_raw *raw, const void *packet, size_t length) {
   struct pbuf *p;
   ip_addr_t host;
   err_t result;
-  size_t least = raw->ipv6 ? 40 : 20;
+  size_t least = raw->ipv6 ? 40 : 20, mtu;
   if (!raw->socket.open) return NST_CLOSED;
   if (length < least || bytes[0] >> 4 != (raw->ipv6 ? 6 : 4)) return NST_WRONG_IP_VERSION;
   if (!raw->ipv6 && ((bytes[0] & 15u) < 5 || (bytes[0] & 15u) * 4u > length)) return NST_WRONG_IP_VERSION;
@@ -85,7 +85,8 @@ nst_error nst_raw_send(nst_raw *raw, const void *packet, size_t length) {
     ip6_addr_assign_zone(ip_2_ip6(&host), IP6_UNICAST, netif); /* a header names no interface */
   }
   interface = nst_interface_of(netif);
-  if (length > interface->mtu && !may_fragment(bytes, length)) return NST_MESSAGE_TOO_LONG;
+  mtu = nst_interface_mtu(interface, &host);
+  if (length > mtu && !may_fragment(bytes, length)) return NST_MESSAGE_TOO_LONG;
   if (!nst_interface_has_room(interface)) {
     nst_interface_block(interface, &raw->socket);
     return NST_WOULDBLOCK;
@@ -94,7 +95,7 @@ nst_error nst_raw_send(nst_raw *raw, const void *packet, size_t length) {
   if (p == NULL) return NST_NO_MEMORY;
   memcpy(p->payload, packet, length);
   stack->sending_datagram = true;
-  stack->verbatim = !raw->ipv6 || length <= interface->mtu; /* the fragment headers of IPv6 are ours */
+  stack->verbatim = !raw->ipv6 || length <= mtu; /* the fragment headers of IPv6 are ours */
   result = output(raw, netif, p, &host);
   stack->sending_datagram = stack->verbatim = false;
   pbuf_free(p);

@@ -165,7 +165,7 @@ nst_error nst_udp_send(nst_udp *udp, const ip_addr_t *host, uint16_t port, const
   if (!may_send_to(udp, netif, host)) return NST_PERMISSION_DENIED;
   interface = nst_interface_of(netif);
   if (udp->dont_fragment && length + 8u + (IP_IS_V6(host) ? 40u : 20u) >
-                              nst_path_mtu(udp->socket.stack, host, interface->mtu, NULL)) {
+                              nst_path_mtu(udp->socket.stack, host, nst_interface_mtu(interface, host), NULL)) {
     return NST_MESSAGE_TOO_LONG;
   }
   if (!nst_interface_has_room(interface)) {

@@ -1,0 +1,95 @@
+--- Packets between two hosts as text: two columns, one line a packet, as drawn in RFCs.
+-- @module netstack.ladder
+
+local check = require "netstack.check"
+local packet = require "netstack.packet"
+local summary = require "netstack.packet.summary"
+
+local concat, format, rep = table.concat, string.format, string.rep
+local ipairs, max, type = ipairs, math.max, type
+
+local M = {}
+
+local rules = { left = check.of_type("string"), right = check.of_type("string"), link = check.one_of("ip", "ethernet") }
+
+-- What the sequence numbers of a connection are counted from: the first of each side. `sides` keeps it, by connection
+-- and sender.
+local function base_of(sides, parts)
+  local ip, tcp = parts.ipv4 or parts.ipv6, parts.tcp
+  if not tcp or not ip then return nil end
+  local from = format("%s %d", ip.source, tcp.source_port)
+  local to = format("%s %d", ip.destination, tcp.destination_port)
+  local mine, theirs = from .. " " .. to, to .. " " .. from
+  if not sides[mine] or tcp.flags.syn then sides[mine] = tcp.seq end
+  -- What comes first may be an answer: then what it acknowledges is where the other side begins.
+  if not sides[theirs] and tcp.flags.ack then sides[theirs] = tcp.ack end
+  return { seq = sides[mine], ack = sides[theirs] or 0 }
+end
+
+local function described(item, link, sides)
+  local parts, err = packet.dissect(item.data, { link = link })
+  if not parts then return format("%s, length %d", err, #item.data) end
+  return summary.content(parts, { base = base_of(sides, parts), brief = true,
+    quoted = parts.icmp and packet.dissect(parts.payload) })
+end
+
+local function complaint(item)
+  if type(item) ~= "table" then return "table expected, got " .. type(item) end
+  if type(item.time) ~= "number" then return "'time': number expected, got " .. type(item.time) end
+  for _, name in ipairs { "from", "to", "data" } do
+    if type(item[name]) ~= "string" then return format("'%s': string expected, got %s", name, type(item[name])) end
+  end
+  if item.dropped ~= nil and type(item.dropped) ~= "string" then
+    return "'dropped': string expected, got " .. type(item.dropped)
+  end
+end
+
+--- Draws packets, in the order of the list.
+--
+-- Sequence numbers are relative to the first of each side of a connection. An arrow that ends in `x` is a packet that
+-- was lost on its way; the cause follows. Packets of other hosts are left out, and the last line says how many.
+-- @tparam table list of `{ time =, from =, to =, data =, dropped = }`: seconds, names of hosts, bytes, why it was
+-- dropped (a text) or nil
+-- @tparam[opt] table options `left`, `right`: the hosts (those of the first packet); `link`: "ip" (the default) or
+-- "ethernet", what the packets begin with, where they have no `link` of their own
+-- @treturn string lines, each with its end
+---@param list table[]
+---@param options? { left?: string, right?: string, link?: "ip"|"ethernet" }
+---@return string
+function M.draw(list, options)
+  if type(list) ~= "table" then check.bad(1, "draw", "table expected, got " .. type(list)) end
+  options = check.options(options, rules, 2, "draw")
+  for i, item in ipairs(list) do
+    local why = complaint(item)
+    if why then check.bad(1, "draw", format("packet %d: %s", i, why)) end
+  end
+  local first = list[1]
+  local left = options.left or first and first.from
+  if not left then return "" end
+  local right = options.right or first and (first.from == left and first.to or first.from) or ""
+  local sides, rows, others = {}, {}, 0
+  local width, clock = 20, 4
+  for _, item in ipairs(list) do
+    local rightward = item.from == left and item.to == right
+    if rightward or item.from == right and item.to == left then
+      local row = { rightward = rightward, time = format("%.6f", item.time), dropped = item.dropped,
+        text = described(item, item.link or options.link, sides) }
+      rows[#rows + 1] = row
+      width, clock = max(width, #row.text), max(clock, #row.time)
+    else
+      others = others + 1
+    end
+  end
+  local lines = { format("%s  %s%s%s", rep(" ", clock), left, rep(" ", max(1, width + 11 - #left - #right)), right) }
+  for _, row in ipairs(rows) do
+    local line = " " .. row.text .. " " .. rep("-", width - #row.text)
+    if row.rightward then line = "--" .. line .. (row.dropped and "---x  " or "---->")
+    else line = (row.dropped and "  x---" or "<-----") .. line .. "-" end
+    lines[#lines + 1] = format("%s  |%s|%s", rep(" ", clock - #row.time) .. row.time, line,
+      row.dropped and "  dropped: " .. row.dropped or "")
+  end
+  if others > 0 then lines[#lines + 1] = format("(%d of other hosts not shown)", others) end
+  return concat(lines, "\n") .. "\n"
+end
+
+return M
