@@ -1,4 +1,5 @@
 -- A link of the lab driven by hand and by stacks: times to the nanosecond, queues, changes, traces, lifetimes.
+local core = require "netstack.core"
 local helper = require "spec.helper"
 local link = require "netstack.link"
 local netstack = require "netstack"
@@ -173,6 +174,9 @@ describe("A link", function()
       { { weather = 1 }, "unknown option 'weather'" },
       { { loss_model = { p = 2 } }, "option 'loss_model': 'p': out of range: 0 to 1" },
       { { loss_model = {} }, "option 'loss_model': 'p': number expected, got nil" },
+      { { codel = { target = 0 } }, "option 'codel': 'target': out of range: a nanosecond to 1000000 seconds" },
+      { { codel = true }, "option 'codel': table expected, got boolean" },
+      { { flap = { up = 1 } }, "option 'flap': 'down': number expected, got nil" },
       { { loss_model = { p = 0, q = 1 } }, "option 'loss_model': unknown option 'q'" },
       { { distribution = "flat" }, "option 'distribution': 'uniform' or 'normal' or 'pareto' expected, got flat" },
     } do
@@ -195,6 +199,87 @@ describe("A link", function()
         collectgarbage()
       end
     end
+  end)
+
+  it("flaps on a schedule, from when it was set, until that is taken away", function()
+    run(function()
+      local l, a, b = link.new()
+      sleep(0.25)
+      l:set { flap = { up = 1, down = 0.5 } }
+      assert.same({ up = 1, down = 0.5 }, l:get("b->a").flap)
+      local seen = {}
+      for i = 1, 40 do
+        a:send("x")
+        seen[i] = b:receive() and "x" or "."
+        sleep(0.1)
+      end
+      assert.equal("xxxxxxxxxx.....xxxxxxxxxx.....xxxxxxxxxx", table.concat(seen))
+      assert.equal(10, l:stats()["a->b"].dropped.down)
+      l:reset()
+      assert.is_false(l:get("a->b").flap)
+      sleep(0.2)
+      a:send("x")
+      assert.equal("x", b:receive())
+    end)
+  end)
+
+  it("bars what comes from addresses or goes to them, of IP and of ARP", function()
+    local packet = require "netstack.packet"
+    local function datagram(from, to, ethernet)
+      local ip = { source = from, destination = to }
+      return assert(packet.build { ethernet = ethernet and { source = "02:00:00:00:00:01", destination =
+        "02:00:00:00:00:02" }, ipv4 = from:find(".", 1, true) and ip, ipv6 = from:find(":") and ip,
+        udp = { source_port = 1, destination_port = 2 } })
+    end
+    local function arp(from, to)
+      return assert(packet.build { ethernet = { source = "02:00:00:00:00:01", destination = "ff:ff:ff:ff:ff:ff" },
+        arp = { operation = 1, sender_address = from, target_address = to,
+          sender_mac = "02:00:00:00:00:01", target_mac = "00:00:00:00:00:00" } })
+    end
+    local set = core.filter { "10.0.0.1", "fd00::1", "10.0.0.9" }
+    for _, case in ipairs {
+      { datagram("10.0.0.1", "10.0.0.2"), "source" }, { datagram("10.0.0.2", "10.0.0.1"), "destination" },
+      { datagram("fd00::1", "fd00::2"), "source" }, { datagram("fd00::2", "fd00::1"), "destination" },
+      { datagram("10.0.0.2", "10.0.0.3") }, { "\69" }, { ("\96"):rep(39) },
+      { datagram("10.0.0.1", "10.0.0.2", true), "source", "ethernet" },
+      { datagram("fd00::2", "fd00::1", true), "destination", "ethernet" },
+      { arp("10.0.0.1", "10.0.0.2"), "source", "ethernet" }, { arp("10.0.0.2", "10.0.0.9"), "destination", "ethernet" },
+      { arp("10.0.0.2", "10.0.0.3"), nil, "ethernet" },
+    } do
+      for _, which in ipairs { "source", "destination" } do
+        local l, a, b = link.new { medium = case[3] }
+        assert.equal(1, l:bar(1, set, which == "source"))
+        local barred = case[2] == which and 1 or 0
+        a:send(case[1])
+        assert.equal(barred, l:stats()["a->b"].dropped.partition)
+        b:send(case[1])
+        assert.equal(0, l:stats()["b->a"].dropped.partition)
+        l:unbar(1)
+        a:send(case[1])
+        assert.equal(barred, l:stats()["a->b"].dropped.partition)
+      end
+    end
+  end)
+
+  it("closes with both ends, and again, and answers closed then", function()
+    run(function()
+      local l, a, b = link.new { delay = 1 }
+      a:send("x")
+      assert.equal(1, l:close())
+      assert.equal(1, l:close())
+      assert.same({ nil, "closed" }, { b:receive(5) })
+      assert.same({ nil, "closed" }, { a:send("y") })
+      assert.same({ nil, "closed" }, { l:set { loss = 1 } })
+      assert.same({ nil, "closed" }, { l:stats() })
+      assert.same({ nil, "closed" }, { l:trace(print) })
+      assert.same({ nil, "closed" }, { l:down() })
+    end)
+  end)
+
+  it("holds a bounded number of packets for an end that nobody reads", function()
+    local l, a = link.new()
+    for _ = 1, 1048576 + 5 do a:send("x") end
+    assert.equal(5, l:stats()["a->b"].dropped.limit)
   end)
 
   it("tells the other end that one is closed, after what was under way", function()

@@ -109,7 +109,7 @@ nst_box *nst_lua_test(lua_State *L, int index, nst_class class) {
 
 nst_box *nst_lua_check(lua_State *L, int index, nst_class class, const char *function) {
   static const char *const names[] = {"stack", "interface", "device", "channel", "ticket",
-                                      "tcp socket", "udp socket", "raw socket", "link"};
+                                      "tcp socket", "udp socket", "raw socket", "link", "filter"};
   nst_box *box = nst_lua_test(L, index, class);
   if (box == NULL) {
     char why[80];

@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Between two polls; what is more is counted, and not told. */
+#define EVENTS_AT_MOST 262144
+
 typedef struct nst_link_end {
   nst_device device; /* first */
   nst_lab_link *link; /* counted; NULL: closed */
@@ -30,7 +33,8 @@ static nst_time clock_of(const nst_lab_link *link) {
 }
 
 const char *nst_drop_text(nst_drop drop) {
-  static const char *const texts[] = {"none", "closed", "down", "mtu", "loss", "queue", "memory"};
+  static const char *const texts[] = {"none", "closed", "down", "partition", "mtu", "loss", "queue", "codel",
+                                      "limit", "memory"};
   return texts[drop];
 }
 
@@ -70,6 +74,7 @@ static void land(nst_lab_link *link, int side, nst_flight *flight) {
   lane->counters.delivered++;
   lane->counters.delivered_bytes += packet->length;
   nst_list_append(&lane->arrived, &packet->link);
+  lane->arrived_count++;
   nst_device_packet_came(to);
 }
 
@@ -115,6 +120,54 @@ static nst_time serialise(nst_lane *lane, nst_time now, size_t length, nst_time 
   return lane->free_at;
 }
 
+static bool flaps(const nst_lane_rules *rules, nst_time now) {
+  if (rules->flap_down == 0) return false;
+  return (now - rules->flap_since) % (rules->flap_up + rules->flap_down) >= rules->flap_up;
+}
+
+bool nst_lane_bar(nst_lane *lane, nst_filter *filter, bool source) {
+  nst_barrier *barrier = malloc(sizeof *barrier);
+  if (barrier == NULL) return false;
+  barrier->next = lane->barriers;
+  barrier->filter = filter;
+  barrier->source = source;
+  filter->references++;
+  lane->barriers = barrier;
+  return true;
+}
+
+void nst_lane_unbar(nst_lane *lane) {
+  nst_barrier *barrier;
+  while ((barrier = lane->barriers) != NULL) {
+    lane->barriers = barrier->next;
+    nst_filter_release(barrier->filter);
+    free(barrier);
+  }
+}
+
+static bool parted(const nst_lane *lane, const nst_packet *packet, size_t link) {
+  const nst_barrier *barrier;
+  if (lane->rules.cut) return true;
+  for (barrier = lane->barriers; barrier; barrier = barrier->next) {
+    if (nst_filter_matches(barrier->filter, packet->data, packet->length, link, barrier->source)) return true;
+  }
+  return false;
+}
+
+/* Whether a packet may join those that wait to be sent. */
+static nst_drop queue(nst_lane *lane, nst_time now, size_t length) {
+  const nst_lane_rules *rules = &lane->rules;
+  if (rules->rate == 0 || lane->free_at <= now) {
+    if (rules->codel.on) (void)nst_codel_drops(&lane->codel, &rules->codel, now, 0, true);
+    return NST_DROP_NONE;
+  }
+  if (lane->waiting_count >= rules->queue) return NST_DROP_QUEUE;
+  if (rules->queue_bytes && lane->waiting_bytes + length > rules->queue_bytes) return NST_DROP_QUEUE;
+  if (!rules->codel.on) return NST_DROP_NONE;
+  return nst_codel_drops(&lane->codel, &rules->codel, lane->free_at, lane->free_at - now, lane->waiting_count == 0)
+    ? NST_DROP_CODEL : NST_DROP_NONE;
+}
+
 static void flip(nst_packet *packet, uint32_t place) {
   uint64_t bit = ((uint64_t)place * packet->length * 8) >> 32;
   packet->data[bit / 8] ^= (uint8_t)(1u << (bit % 8));
@@ -124,16 +177,17 @@ static void flip(nst_packet *packet, uint32_t place) {
 static nst_drop enter(nst_lab_link *link, int side, nst_packet *packet, uint64_t number, const nst_fate *fate,
                       nst_time *arrival) {
   nst_lane *lane = &link->lanes[side];
-  const nst_lane_rules *rules = &lane->rules;
   nst_time now = clock_of(link);
-  nst_drop cause = NST_DROP_NONE;
+  nst_drop cause = NST_DROP_LOSS;
   nst_flight *flight = NULL;
   nst_list_init(&packet->link);
   nst_lane_look(link, lane);
-  if (fate->lost) cause = NST_DROP_LOSS;
-  else if (lane->free_at > now && rules->rate && (lane->waiting_count >= rules->queue ||
-      (rules->queue_bytes && lane->waiting_bytes + packet->length > rules->queue_bytes))) cause = NST_DROP_QUEUE;
-  else if ((flight = nst_memory_alloc(&link->hub->pool, NULL, sizeof *flight)) == NULL) cause = NST_DROP_MEMORY;
+  if (!fate->lost) cause = queue(lane, now, packet->length);
+  if (cause == NST_DROP_NONE && lane->in_flight + lane->arrived_count >= NST_LANE_LIMIT) cause = NST_DROP_LIMIT;
+  if (cause == NST_DROP_NONE) {
+    flight = nst_memory_alloc(&link->hub->pool, NULL, sizeof *flight);
+    if (flight == NULL) cause = NST_DROP_MEMORY;
+  }
   if (cause != NST_DROP_NONE) {
     lane->counters.dropped[cause]++;
     nst_packet_free(packet);
@@ -170,22 +224,27 @@ static nst_drop enter(nst_lab_link *link, int side, nst_packet *packet, uint64_t
 }
 
 static nst_crossing *record(nst_lab_link *link, int side, const nst_packet *packet) {
-  nst_crossing *event;
+  nst_crossing *event = NULL;
   if (!link->tracing) return NULL;
-  event = malloc(sizeof *event + packet->length);
-  if (event == NULL) return NULL;
+  if (link->event_count < EVENTS_AT_MOST) event = malloc(sizeof *event + packet->length);
+  if (event == NULL) {
+    link->lanes[side].counters.untold++;
+    return NULL;
+  }
   memset(event, 0, sizeof *event);
   event->time = clock_of(link);
   event->lane = side;
   event->length = packet->length;
   memcpy(event->data, packet->data, packet->length);
   nst_list_append(&link->events, &event->link);
+  link->event_count++;
   if (!nst_list_linked(&link->crossed)) nst_list_append(&link->hub->crossed, &link->crossed);
   return event;
 }
 
 nst_crossing *nst_crossing_take(nst_lab_link *link) {
   nst_link *first = nst_list_pop(&link->events);
+  if (first) link->event_count--;
   return first ? nst_holder(first, nst_crossing, link) : NULL;
 }
 
@@ -201,7 +260,8 @@ static void transmit(nst_device *device, nst_packet *packet) {
   if (event == NULL) event = &unseen;
   lane->counters.sent_bytes += packet->length;
   if (link->ends[!side] == NULL) cause = NST_DROP_CLOSED;
-  else if (lane->rules.down) cause = NST_DROP_DOWN;
+  else if (lane->rules.down || flaps(&lane->rules, clock_of(link))) cause = NST_DROP_DOWN;
+  else if (parted(lane, packet, nst_device_link(device))) cause = NST_DROP_PARTITION;
   else if (lane->rules.mtu && packet->length > lane->rules.mtu + nst_device_link(device)) cause = NST_DROP_MTU;
   if (cause != NST_DROP_NONE) {
     lane->counters.dropped[cause]++;
@@ -241,7 +301,9 @@ static bool has_packet(const nst_device *device) {
 
 static nst_packet *receive(nst_device *device) {
   nst_link_end *end = end_of(device);
-  nst_link *link = nst_list_pop(&end->link->lanes[!end->side].arrived);
+  nst_lane *lane = &end->link->lanes[!end->side];
+  nst_link *link = nst_list_pop(&lane->arrived);
+  if (link) lane->arrived_count--;
   return link ? nst_holder(link, nst_packet, link) : NULL;
 }
 
@@ -327,6 +389,7 @@ void nst_lab_link_release(nst_lab_link *link) {
       nst_memory_free(&hub->pool, flight);
     }
     nst_packets_free(&link->lanes[side].arrived);
+    nst_lane_unbar(&link->lanes[side]);
   }
   free(link);
   nst_hub_release(hub);

@@ -3,18 +3,24 @@
 ** that is full drops. All that becomes of a packet is decided as it enters, so changes touch later packets only, and
 ** what is under way arrives, also when the link goes down.
 **
+** An end holds at most NST_LANE_LIMIT packets for the other: under way, and arrived and not yet taken.
+**
 ** A packet waits until those before it are sent, takes its bytes as carried (with an Ethernet's header) over the rate,
 ** and then its delay. A delay never lets a packet overtake another; reordering does: the packet goes without delay.
 */
 #ifndef NST_LAB_LINK_H
 #define NST_LAB_LINK_H
 
+#include "codel.h"
 #include "device.h"
+#include "filter.h"
 #include "weather.h"
 
+#define NST_LANE_LIMIT 1048576
+
 typedef enum nst_drop {
-  NST_DROP_NONE, NST_DROP_CLOSED, NST_DROP_DOWN, NST_DROP_MTU, NST_DROP_LOSS, NST_DROP_QUEUE, NST_DROP_MEMORY,
-  NST_DROP_COUNT
+  NST_DROP_NONE, NST_DROP_CLOSED, NST_DROP_DOWN, NST_DROP_PARTITION, NST_DROP_MTU, NST_DROP_LOSS, NST_DROP_QUEUE,
+  NST_DROP_CODEL, NST_DROP_LIMIT, NST_DROP_MEMORY, NST_DROP_COUNT
 } nst_drop;
 
 typedef struct nst_lane_rules {
@@ -22,23 +28,34 @@ typedef struct nst_lane_rules {
   uint64_t rate;        /* bits per second; 0: sent at once */
   uint64_t queue;       /* packets that may wait, beside the one being sent */
   uint64_t queue_bytes; /* 0: any */
+  nst_codel_rules codel;
   uint32_t mtu;         /* longer packets are dropped; 0: any */
-  bool down;
+  bool down, cut;       /* cut: by a partition */
+  nst_time flap_up, flap_down; /* up for so long, then down, again and again; flap_down 0: not */
+  nst_time flap_since;
 } nst_lane_rules;
 
 typedef struct nst_lane_counters {
-  uint64_t sent, sent_bytes, delivered, delivered_bytes, duplicated, corrupted, reordered;
+  uint64_t sent, sent_bytes, delivered, delivered_bytes, duplicated, corrupted, reordered, untold;
   uint64_t dropped[NST_DROP_COUNT];
 } nst_lane_counters;
+
+typedef struct nst_barrier {
+  struct nst_barrier *next;
+  nst_filter *filter; /* counted */
+  bool source;
+} nst_barrier;
 
 /* From one end to the other. */
 typedef struct nst_lane {
   nst_lane_rules rules;
+  nst_barrier *barriers;
   nst_lane_counters counters;
   nst_sky sky;
+  nst_codel codel;
   nst_link ordered, hasty; /* flights, earliest first: those that are delayed, those reordered */
   nst_link waiting;        /* flights that are not being sent yet */
-  size_t waiting_count, waiting_bytes, in_flight;
+  size_t waiting_count, waiting_bytes, in_flight, arrived_count;
   nst_time free_at;        /* when the last packet is sent, rounded up */
   uint64_t early;          /* it is sent so many parts of a nanosecond before, in 1/rate */
   nst_link arrived;        /* packets */
@@ -65,12 +82,16 @@ typedef struct nst_lab_link {
   unsigned id;
   nst_link crossed;    /* in hub->crossed */
   nst_link events;
+  size_t event_count;
 } nst_lab_link;
 
 /* One reference, and one on each end. NULL: no memory. */
 nst_lab_link *nst_lab_link_new(nst_hub *hub, uint16_t mtu, nst_medium medium, bool checksum, uint64_t seed,
                                nst_device *ends[2]);
 void nst_lab_link_release(nst_lab_link *link);
+/* Drops, from now on, what comes from the addresses (source) or goes to them. false: no memory. */
+bool nst_lane_bar(nst_lane *lane, nst_filter *filter, bool source);
+void nst_lane_unbar(nst_lane *lane);
 /* Brings the count of what waits up to date. */
 void nst_lane_look(const nst_lab_link *link, nst_lane *lane);
 const char *nst_drop_text(nst_drop drop);

@@ -6,7 +6,10 @@
 #include "binding.h"
 #include "link.h"
 
-typedef enum rule_kind { RULE_TIME, RULE_SHARE, RULE_COUNT, RULE_MTU, RULE_FLAG, RULE_DISTRIBUTION } rule_kind;
+typedef enum rule_kind {
+  RULE_TIME, RULE_SHARE, RULE_COUNT, RULE_MTU, RULE_FLAG, RULE_DISTRIBUTION,
+  RULE_NOW /* set to the time at which it is set */
+} rule_kind;
 
 typedef struct rule {
   const char *name;
@@ -28,7 +31,12 @@ static const rule rules[] = {
   {"corrupt", RULE_SHARE, WEATHER(corrupt)}, {"corrupt_correlation", RULE_SHARE, WEATHER(corrupt_correlation)},
   {"rate", RULE_COUNT, offsetof(nst_lane_rules, rate)}, {"queue", RULE_COUNT, offsetof(nst_lane_rules, queue)},
   {"queue_bytes", RULE_COUNT, offsetof(nst_lane_rules, queue_bytes)}, {"mtu", RULE_MTU, offsetof(nst_lane_rules, mtu)},
-  {"down", RULE_FLAG, offsetof(nst_lane_rules, down)}};
+  {"codel", RULE_FLAG, offsetof(nst_lane_rules, codel.on)},
+  {"target", RULE_TIME, offsetof(nst_lane_rules, codel.target)},
+  {"interval", RULE_TIME, offsetof(nst_lane_rules, codel.interval)},
+  {"down", RULE_FLAG, offsetof(nst_lane_rules, down)}, {"cut", RULE_FLAG, offsetof(nst_lane_rules, cut)},
+  {"flap_up", RULE_TIME, offsetof(nst_lane_rules, flap_up)},
+  {"flap_down", RULE_TIME, offsetof(nst_lane_rules, flap_down)}, {"flap", RULE_NOW, offsetof(nst_lane_rules, flap_since)}};
 
 static const char *const distributions[] = {"uniform", "normal", "pareto"};
 
@@ -50,6 +58,25 @@ static int collect(lua_State *L) {
   link->tracing = false;
   nst_lab_link_release(link);
   return 0;
+}
+
+/*** Closes both ends: packets under way are dropped, stacks that are attached send into nothing. Repeating it is
+harmless; everything else answers "closed" from now on.
+@function link:close
+@treturn integer 1 */
+static int close_link(lua_State *L) {
+  nst_box *box = nst_lua_check(L, 1, NST_CLASS_LINK, "close");
+  nst_lab_link *link = box->object;
+  int side;
+  box->object = NULL;
+  for (side = 0; link && side < 2; side++) {
+    if (link->ends[side]) nst_device_close(link->ends[side]);
+  }
+  if (link) {
+    link->tracing = false;
+    nst_lab_link_release(link);
+  }
+  return nst_lua_success(L);
 }
 
 static int describe(lua_State *L) {
@@ -82,6 +109,7 @@ static int set_rule(lua_State *L) {
       case RULE_COUNT: *(uint64_t *)(void *)value = (uint64_t)nst_lua_integer(L, 3, 0, 9e15, "set_rule"); break;
       case RULE_MTU: *(uint32_t *)(void *)value = (uint32_t)nst_lua_integer(L, 3, 0, 65535, "set_rule"); break;
       case RULE_FLAG: *(bool *)(void *)value = lua_toboolean(L, 4); break;
+      case RULE_NOW: *(nst_time *)(void *)value = nst_lua_hub(L)->origin + nst_lua_hub(L)->now; break;
       case RULE_DISTRIBUTION:
         for (j = 0; j < 3; j++) {
           if (strcmp(distributions[j], nst_lua_string(L, 3, NULL, "set_rule")) == 0) {
@@ -108,7 +136,9 @@ static int get_rules(lua_State *L) {
   for (i = 0; i < sizeof rules / sizeof *rules; i++) {
     const char *value = (const char *)&lane->rules + rules[i].place;
     switch (rules[i].kind) {
-      case RULE_TIME: lua_pushnumber(L, nst_lua_seconds(*(const nst_time *)(const void *)value)); break;
+      case RULE_TIME: case RULE_NOW:
+        lua_pushnumber(L, nst_lua_seconds(*(const nst_time *)(const void *)value));
+        break;
       case RULE_SHARE: lua_pushnumber(L, *(const double *)(const void *)value); break;
       case RULE_COUNT: nst_pushinteger(L, *(const uint64_t *)(const void *)value); break;
       case RULE_MTU: nst_pushinteger(L, *(const uint32_t *)(const void *)value); break;
@@ -129,7 +159,7 @@ static void set_count(lua_State *L, const char *name, uint64_t count) {
 @function link:counters
 @tparam integer direction
 @treturn table|nil sent, sent_bytes, delivered, delivered_bytes, duplicated, corrupted, reordered, in_flight, queue,
-queue_bytes, and dropped: closed, down, mtu, loss, queue, memory
+queue_bytes, untold (to the trace function), and dropped: closed, down, partition, mtu, loss, queue, codel, limit, memory
 @treturn string "closed" */
 static int counters(lua_State *L) {
   nst_lane *lane = check_lane(L, "counters");
@@ -138,7 +168,7 @@ static int counters(lua_State *L) {
   if (lane == NULL) return nst_lua_fail(L, NST_CLOSED);
   nst_lane_look(check_link(L, "counters"), lane);
   c = &lane->counters;
-  lua_createtable(L, 0, 11);
+  lua_createtable(L, 0, 12);
   set_count(L, "sent", c->sent);
   set_count(L, "sent_bytes", c->sent_bytes);
   set_count(L, "delivered", c->delivered);
@@ -146,6 +176,7 @@ static int counters(lua_State *L) {
   set_count(L, "duplicated", c->duplicated);
   set_count(L, "corrupted", c->corrupted);
   set_count(L, "reordered", c->reordered);
+  set_count(L, "untold", c->untold);
   set_count(L, "in_flight", lane->in_flight);
   set_count(L, "queue", lane->waiting_count);
   set_count(L, "queue_bytes", lane->waiting_bytes);
@@ -154,6 +185,80 @@ static int counters(lua_State *L) {
     set_count(L, nst_drop_text((nst_drop)cause), c->dropped[cause]);
   }
   lua_setfield(L, -2, "dropped");
+  return 1;
+}
+
+static nst_filter *check_filter(lua_State *L, int index) {
+  return nst_lua_check(L, index, NST_CLASS_FILTER, "bar")->object;
+}
+
+/*** Drops, from now on, what comes from the filter's addresses or goes to them: a partition. `unbar` ends it.
+@function link:bar
+@tparam integer direction
+@tparam filter filter
+@tparam boolean source
+@treturn integer|nil 1
+@treturn string "closed" or "no memory" */
+static int bar(lua_State *L) {
+  nst_lane *lane = check_lane(L, "bar");
+  nst_filter *filter = check_filter(L, 3);
+  if (lane == NULL) return nst_lua_fail(L, NST_CLOSED);
+  if (!nst_lane_bar(lane, filter, lua_toboolean(L, 4))) return nst_lua_fail(L, NST_NO_MEMORY);
+  return nst_lua_success(L);
+}
+
+/*** Takes all filters away.
+@function link:unbar
+@tparam integer direction
+@treturn integer|nil 1
+@treturn string "closed" */
+static int unbar(lua_State *L) {
+  nst_lane *lane = check_lane(L, "unbar");
+  if (lane == NULL) return nst_lua_fail(L, NST_CLOSED);
+  nst_lane_unbar(lane);
+  return nst_lua_success(L);
+}
+
+/*** A set of addresses.
+@function filter
+@tparam {string,...} addresses
+@treturn filter|nil
+@treturn string "no memory" or "invalid address" */
+static int filter_new(lua_State *L) {
+  nst_box *box;
+  nst_filter *filter;
+  size_t i;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  box = nst_lua_box(L, NST_CLASS_FILTER);
+  filter = nst_filter_new();
+  if (filter == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
+  box->object = filter;
+  for (i = 1;; i++) {
+    ip_addr_t address;
+    lua_rawgeti(L, 1, (int)i);
+    if (lua_isnil(L, -1)) break;
+    if (lua_type(L, -1) != LUA_TSTRING || !ipaddr_aton(lua_tostring(L, -1), &address)) {
+      return nst_lua_fail(L, NST_INVALID_ADDRESS);
+    }
+    if (!nst_filter_add(filter, &address)) return nst_lua_fail(L, NST_NO_MEMORY);
+    lua_pop(L, 1);
+  }
+  lua_settop(L, 2);
+  return 1;
+}
+
+static int collect_filter(lua_State *L) {
+  nst_box *box = nst_lua_test(L, 1, NST_CLASS_FILTER);
+  if (box && box->object) nst_filter_release(box->object);
+  if (box) box->object = NULL;
+  return 0;
+}
+
+static int describe_filter(lua_State *L) {
+  const nst_box *box = nst_lua_test(L, 1, NST_CLASS_FILTER);
+  const nst_filter *filter = box ? box->object : NULL;
+  lua_pushfstring(L, "filter of %d addresses", filter ? (int)filter->count : 0);
   return 1;
 }
 
@@ -290,9 +395,11 @@ static int lab_clock(lua_State *L) {
 }
 
 void nst_lua_open_link(lua_State *L) {
-  static const luaL_Reg methods[] = {{"set_rule", set_rule}, {"rules", get_rules}, {"counters", counters},
-                                     {"trace", trace}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"link", link_new}, {"lab_clock", lab_clock}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"close", close_link}, {"set_rule", set_rule}, {"rules", get_rules}, {"counters", counters},
+                                     {"trace", trace}, {"bar", bar}, {"unbar", unbar}, {NULL, NULL}};
+  static const luaL_Reg none[] = {{NULL, NULL}};
+  static const luaL_Reg functions[] = {{"link", link_new}, {"filter", filter_new}, {"lab_clock", lab_clock}, {NULL, NULL}};
   nst_lua_class(L, NST_CLASS_LINK, "netstack.link", methods, collect, describe);
+  nst_lua_class(L, NST_CLASS_FILTER, "netstack.filter", none, collect_filter, describe_filter);
   nst_lua_functions(L, functions);
 }

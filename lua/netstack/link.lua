@@ -32,40 +32,77 @@ local function limit(least, most)
   end
 end
 
-local model_names = { "p", "r", "k", "h" }
-local in_model = { p = true, r = true, k = true, h = true }
-
-local function model(value)
-  if value == false then return end
+-- Options that are tables: the rule of each part, which ones must be there, what the core is told, and back again.
+local function parts_of(value, parts)
   if type(value) ~= "table" then return "table expected, got " .. type(value) end
   local wrong
   for name in pairs(value) do
-    if not in_model[name] and (not wrong or tostring(name) < wrong) then wrong = tostring(name) end
+    if not parts[name] and (not wrong or tostring(name) < wrong) then wrong = tostring(name) end
   end
   if wrong then return "unknown option '" .. wrong .. "'" end
-  if value.p == nil then return "'p': number expected, got nil" end
-  for _, name in ipairs(model_names) do
-    local why = value[name] ~= nil and share(value[name])
+  for _, name in ipairs(parts) do
+    local why = (value[name] ~= nil or parts.required[name]) and parts[name](value[name])
     if why then return "'" .. name .. "': " .. why end
+  end
+end
+
+local function positive(value)
+  return seconds(value) or value < 1e-9 and "out of range: a nanosecond to 1000000 seconds" or nil
+end
+
+local compounds = {
+  loss_model = {
+    parts = { "p", "r", "k", "h", p = share, r = share, k = share, h = share, required = { p = true } },
+    tell = function(given)
+      if not given then return { { "model", false } } end
+      return { { "p", given.p }, { "r", given.r or 1 - given.p }, { "k", given.k or 1 }, { "h", given.h or 0 },
+        { "model", true } }
+    end,
+    read = function(found) return found.model and { p = found.p, r = found.r, k = found.k, h = found.h } end,
+  },
+  codel = {
+    parts = { "target", "interval", target = positive, interval = positive, required = {} },
+    tell = function(given)
+      if not given then return { { "codel", false } } end
+      return { { "target", given.target or 0.005 }, { "interval", given.interval or 0.1 }, { "codel", true } }
+    end,
+    read = function(found) return found.codel and { target = found.target, interval = found.interval } end,
+  },
+  flap = {
+    parts = { "up", "down", up = positive, down = positive, required = { up = true, down = true } },
+    tell = function(given)
+      if not given then return { { "flap_down", 0 } } end
+      return { { "flap_up", given.up }, { "flap_down", given.down }, { "flap", 0 } }
+    end,
+    read = function(found) return found.flap_down > 0 and { up = found.flap_up, down = found.flap_down } end,
+  },
+}
+local in_core = { "model", "p", "r", "k", "h", "target", "interval", "flap_up", "flap_down", "cut" }
+
+local function compound(name)
+  return function(value)
+    if value ~= false then return parts_of(value, compounds[name].parts) end
   end
 end
 
 local names = { "delay", "jitter", "distribution", "correlation", "loss", "loss_correlation", "loss_model", "duplicate",
   "duplicate_correlation", "reorder", "reorder_correlation", "corrupt", "corrupt_correlation", "rate", "queue",
-  "queue_bytes", "mtu" }
+  "queue_bytes", "codel", "mtu", "flap" }
 
 local rules = {
   delay = seconds, jitter = seconds, distribution = check.one_of("uniform", "normal", "pareto"), correlation = share,
-  loss = share, loss_correlation = share, loss_model = model,
+  loss = share, loss_correlation = share, loss_model = compound "loss_model",
   duplicate = share, duplicate_correlation = share, reorder = share, reorder_correlation = share,
   corrupt = share, corrupt_correlation = share,
   rate = limit(1, 1e12), queue = check.integer(0, 2 ^ 31), queue_bytes = limit(1, 2 ^ 53), mtu = limit(68, 65535),
+  codel = compound "codel", flap = compound "flap",
 }
 
 local calm = {
   delay = 0, jitter = 0, distribution = "uniform", correlation = 0, loss = 0, loss_correlation = 0, loss_model = false,
   duplicate = 0, duplicate_correlation = 0, reorder = 0, reorder_correlation = 0, corrupt = 0, corrupt_correlation = 0,
-  rate = false, queue = 1000, queue_bytes = false, mtu = false,
+  rate = false, queue = 1000, queue_bytes = false, mtu = false, codel = false,
+  flap = false,
 }
 
 local creation = {
@@ -89,11 +126,12 @@ local function apply(link, first, last, options)
   for direction = first, last do
     for _, name in ipairs(names) do
       local value = options[name]
-      if name == "loss_model" and value ~= nil then
-        local given = value or { p = 0 }
-        local values = { p = given.p, r = given.r or 1 - given.p, k = given.k or 1, h = given.h or 0 }
-        for _, part in ipairs(model_names) do set_rule(link, direction, part, values[part]) end
-        set_rule(link, direction, "model", value ~= false)
+      local rule = compounds[name]
+      if rule and value ~= nil then
+        for _, part in ipairs(rule.tell(value)) do
+          local ok, err = set_rule(link, direction, part[1], part[2])
+          if not ok then return nil, err end
+        end
       elseif value ~= nil then
         local ok, err = set_rule(link, direction, name, value or 0)
         if not ok then return nil, err end
@@ -128,7 +166,8 @@ end
 -- @tparam[opt] string direction "a->b", "b->a"; without it both
 -- @tparam table options `delay`, `jitter` (seconds), `distribution`, `correlation`, `loss`, `loss_model`, `duplicate`,
 -- `reorder`, `corrupt` (0 to 1; each with `…_correlation`), `rate` (bits per second), `queue` (packets),
--- `queue_bytes`, `mtu`
+-- `queue_bytes`, `codel` (`{target=0.005, interval=0.1}` seconds; RFC 8289), `mtu`, `flap` (`{up=, down=}` seconds: up,
+-- then down, from now on, again and again)
 -- @treturn integer|nil 1
 -- @treturn string "closed"
 ---@param direction string|table
@@ -162,9 +201,10 @@ end
 function Link:get(direction)
   local found, err = rules_of(self, (range(direction or "a->b", "get")))
   if not found then return nil, err end
-  local loss_model = found.model and { p = found.p, r = found.r, k = found.k, h = found.h }
-  for _, name in ipairs(model_names) do found[name] = nil end
-  found.model, found.loss_model = nil, loss_model or false
+  local read = {}
+  for name, rule in pairs(compounds) do read[name] = rule.read(found) or false end
+  for _, name in ipairs(in_core) do found[name] = nil end
+  for name, value in pairs(read) do found[name] = value end
   for _, name in ipairs { "rate", "queue_bytes", "mtu" } do
     if found[name] == 0 then found[name] = false end
   end

@@ -184,6 +184,12 @@ function core.routes(stack) end
 ---@return string|nil # "empty"
 function core.learned_dns(stack) end
 
+---A set of addresses.
+---@param addresses string[]
+---@return filter|nil
+---@return string|nil # "no memory" or "invalid address"
+function core.filter(addresses) end
+
 ---A link and its two ends. Each keeps the others.
 ---@param mtu integer 0: that of the first stack it is attached to
 ---@param medium string
@@ -705,6 +711,10 @@ function raw:close() end
 ---@class netstack.link
 local link = {}
 
+---Closes both ends: packets under way are dropped, stacks that are attached send into nothing. Repeating it is harmless; everything else answers "closed" from now on.
+---@return integer # 1
+function link:close() end
+
 ---Changes one parameter for packets that enter from now on. What it may be is the caller's to check.
 ---@param direction integer 1 or 2: the end that sends
 ---@param name string
@@ -720,9 +730,23 @@ function link:rules(direction) end
 
 ---Counters of one direction: sent + duplicated = delivered + dropped + in_flight.
 ---@param direction integer
----@return table|nil # sent, sent_bytes, delivered, delivered_bytes, duplicated, corrupted, reordered, in_flight, queue, queue_bytes, and dropped: closed, down, mtu, loss, queue, memory
+---@return table|nil # sent, sent_bytes, delivered, delivered_bytes, duplicated, corrupted, reordered, in_flight, queue, queue_bytes, untold (to the trace function), and dropped: closed, down, partition, mtu, loss, queue, codel, limit, memory
 ---@return string|nil # "closed"
 function link:counters(direction) end
+
+---Drops, from now on, what comes from the filter's addresses or goes to them: a partition. `unbar` ends it.
+---@param direction integer
+---@param filter filter
+---@param source boolean
+---@return integer|nil # 1
+---@return string|nil # "closed" or "no memory"
+function link:bar(direction, filter, source) end
+
+---Takes all filters away.
+---@param direction integer
+---@return integer|nil # 1
+---@return string|nil # "closed"
+function link:unbar(direction) end
 
 ---Sets what is called, after the poll, with each packet that entered and what becomes of it.
 ---@param fn function|nil fn(event): {time, direction = 1 | 2, packet, arrival or cause, corrupted, reordered, duplicated, copy_arrival or copy_cause}; times are seconds since the link was made, or since what it was told
