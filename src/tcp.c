@@ -217,7 +217,7 @@ static nst_error sendable(nst_tcp *tcp) {
 static void fit_window(struct tcp_pcb *pcb) {
   const struct tcp_seg *last = pcb->unsent;
   uint32_t most;
-  if (!NST_GUARDED || last == NULL || pcb->snd_wnd_max / 2 >= pcb->mss) return;
+  if (last == NULL || pcb->snd_wnd_max / 2 >= pcb->mss) return;
   while (last->next) last = last->next;
   most = (uint32_t)last->len + pcb->unsent_oversize; /* to which it may grow */
   if (pcb->snd_wnd_max / 2 < most) pcb->snd_wnd_max = 2 * most;
