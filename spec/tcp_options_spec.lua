@@ -69,7 +69,7 @@ describe("TCP options", function()
       peer.window = 300
       peer:send(helper.SYN, nil, { options = "\2\4\5\180" })
       peer:expect("SYN ACK", 1)
-      peer:send(helper.SYN, nil, { seq = peer.seq - 1, ack = 0, options = "\2\4\1\0" }) -- as if our answer had been lost
+      peer:send(helper.SYN, nil, { seq = peer.seq - 1, ack = 0, options = "\2\4\1\0" }) -- our answer was lost
       peer:expect("SYN ACK", 1)
       peer:send(helper.ACK)
       local conn = assert(listener:accept())
