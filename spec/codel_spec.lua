@@ -4,8 +4,8 @@ local netstack = require "netstack"
 
 local run, sleep = netstack.run, netstack.sleep
 
--- What a queue at 1 Mbit/s does to 1250-byte packets (10 ms each) that come each `space` seconds for `seconds`: the delays
--- of those that came through, and the statistics.
+-- What a queue at 1 Mbit/s does to 1250-byte packets (10 ms each) that come each `space` seconds for `seconds`: the
+-- delays of those that came through, and the statistics.
 local function flow(options, space, seconds)
   local delays, stats = {}, nil
   options.rate = 1e6
