@@ -133,8 +133,8 @@ describe("A link", function()
     assert.equal(3, #events)
     local start = events[1].time
     local function after(time) return time and ns(time - start) end
-    assert.same({ "1", 1, 500000000 }, { events[1].packet, events[1].direction, after(events[1].arrival) })
-    assert.same({ "2", 2, true, 500000000 }, { events[2].packet, events[2].direction, events[2].duplicated,
+    assert.same({ "1", "a->b", 500000000 }, { events[1].packet, events[1].direction, after(events[1].arrival) })
+    assert.same({ "2", "b->a", true, 500000000 }, { events[2].packet, events[2].direction, events[2].duplicated,
       after(events[2].copy_arrival) })
     assert.same({ "3", "loss" }, { events[3].packet, events[3].cause })
   end)

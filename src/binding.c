@@ -370,7 +370,7 @@ bool nst_lua_flush(lua_State *L) {
   luaL_checkstack(L, 8, "flush");
   while (!nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced) || !nst_list_empty(&hub->crossed)) {
     did = true;
-    if (!nst_list_empty(&hub->crossed)) nst_lua_flush_link(L, nst_holder(hub->crossed.next, nst_lab_link, crossed));
+    if (!nst_list_empty(&hub->crossed)) nst_lua_flush_crossing(L);
     if (!nst_list_empty(&hub->traced)) flush_trace(L, nst_holder(hub->traced.next, nst_stack, traced));
     if (!nst_list_empty(&hub->outgoing)) flush_device(L, nst_holder(hub->outgoing.next, nst_device, outgoing));
   }

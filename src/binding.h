@@ -92,8 +92,8 @@ void nst_lua_push_ticket(lua_State *L, nst_request *request);
 
 /* Pushes an empty device object with a table for what it keeps alive. [-0, +1] */
 nst_box *nst_lua_device_box(lua_State *L);
-/* Calls the link's trace function for each packet that entered. */
-void nst_lua_flush_link(lua_State *L, nst_lab_link *link);
+/* Tells a link's trace function of the oldest packet in hub->crossed. */
+void nst_lua_flush_crossing(lua_State *L);
 /* The interface of a method's first argument; NULL: it was detached. */
 nst_interface *nst_lua_interface(lua_State *L, const char *function);
 /* Methods of interfaces about what they learn from others, and a function of stacks (lua_learned.c). */

@@ -81,6 +81,7 @@ bool nst_hub_drive(nst_hub *hub, nst_time now) {
   }
   while (budget-- > 0 && (link = nst_list_pop(&hub->runnable)) != NULL) {
     nst_stack *stack = nst_holder(link, nst_stack, runnable);
+    hub->polls++;
     (void)nst_stack_retain(stack);
     nst_stack_catch_up(stack);
     if (nst_stack_poll(stack, NULL)) nst_stack_wake(stack);

@@ -29,7 +29,9 @@ struct nst_hub {
   nst_link woken;     /* nst_stack.woken: stacks whose on_wake function is to be called */
   nst_link outgoing;  /* nst_device.outgoing: devices in Lua that have packets to hand over */
   nst_link traced;    /* nst_stack.traced: stacks with trace events to deliver */
-  nst_link crossed;   /* nst_lab_link.crossed: links with trace events to deliver */
+  nst_link crossed;   /* nst_crossing.link: what links have to tell of packets, in the order in which they came */
+  size_t crossed_count;
+  uint64_t polls, crossings; /* of stacks; of packets that entered a link */
   char *scratch;      /* where received bytes become one string */
   size_t scratch_size;
   nst_heap timers;    /* nst_stack.timer, nst_lab_link.timer, in run time */

@@ -226,7 +226,7 @@ static nst_drop enter(nst_lab_link *link, int side, nst_packet *packet, uint64_t
 static nst_crossing *record(nst_lab_link *link, int side, const nst_packet *packet) {
   nst_crossing *event = NULL;
   if (!link->tracing) return NULL;
-  if (link->event_count < EVENTS_AT_MOST) event = malloc(sizeof *event + packet->length);
+  if (link->hub->crossed_count < EVENTS_AT_MOST) event = malloc(sizeof *event + packet->length);
   if (event == NULL) {
     link->lanes[side].counters.untold++;
     return NULL;
@@ -236,16 +236,27 @@ static nst_crossing *record(nst_lab_link *link, int side, const nst_packet *pack
   event->lane = side;
   event->length = packet->length;
   memcpy(event->data, packet->data, packet->length);
-  nst_list_append(&link->events, &event->link);
-  link->event_count++;
-  if (!nst_list_linked(&link->crossed)) nst_list_append(&link->hub->crossed, &link->crossed);
+  event->of = link;
+  nst_list_append(&link->hub->crossed, &event->link);
+  link->hub->crossed_count++;
   return event;
 }
 
-nst_crossing *nst_crossing_take(nst_lab_link *link) {
-  nst_link *first = nst_list_pop(&link->events);
-  if (first) link->event_count--;
-  return first ? nst_holder(first, nst_crossing, link) : NULL;
+void nst_crossing_forget(nst_crossing *event) {
+  nst_list_remove(&event->link);
+  event->of->hub->crossed_count--;
+  free(event);
+}
+
+void nst_lab_link_mute(nst_lab_link *link) {
+  nst_link *at, *next;
+  if (!link->tracing) return;
+  link->tracing = false;
+  for (at = link->hub->crossed.next; at != &link->hub->crossed; at = next) {
+    nst_crossing *event = nst_holder(at, nst_crossing, link);
+    next = at->next;
+    if (event->of == link) nst_crossing_forget(event);
+  }
 }
 
 static void transmit(nst_device *device, nst_packet *packet) {
@@ -258,6 +269,7 @@ static void transmit(nst_device *device, nst_packet *packet) {
   nst_packet *copy = NULL;
   nst_fate fate;
   if (event == NULL) event = &unseen;
+  link->hub->crossings++;
   lane->counters.sent_bytes += packet->length;
   if (link->ends[!side] == NULL) cause = NST_DROP_CLOSED;
   else if (lane->rules.down || flaps(&lane->rules, clock_of(link))) cause = NST_DROP_DOWN;
@@ -353,8 +365,6 @@ nst_lab_link *nst_lab_link_new(nst_hub *hub, uint16_t mtu, nst_medium medium, bo
   link->hub = nst_hub_retain(hub);
   link->timer.due = due;
   link->id = ++hub->ids;
-  nst_list_init(&link->crossed);
-  nst_list_init(&link->events);
   for (side = 0; side < 2; side++) {
     nst_lane *lane = &link->lanes[side];
     uint64_t high = nst_random_u32(&seeds);
@@ -375,12 +385,9 @@ nst_lab_link *nst_lab_link_new(nst_hub *hub, uint16_t mtu, nst_medium medium, bo
 
 void nst_lab_link_release(nst_lab_link *link) {
   nst_hub *hub = link->hub;
-  nst_crossing *event;
   int side;
   if (--link->references > 0) return;
   nst_heap_remove(&hub->timers, &link->timer);
-  nst_list_remove(&link->crossed);
-  while ((event = nst_crossing_take(link)) != NULL) free(event);
   for (side = 0; side < 2; side++) {
     nst_flight *flight;
     while ((flight = next_flight(&link->lanes[side])) != NULL) {

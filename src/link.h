@@ -62,7 +62,8 @@ typedef struct nst_lane {
 } nst_lane;
 
 typedef struct nst_crossing {
-  nst_link link; /* in events */
+  nst_link link; /* in hub->crossed */
+  struct nst_lab_link *of; /* not counted: nst_lab_link_mute */
   nst_time time, arrival, copy_arrival;
   nst_drop cause, copy_cause;
   int lane;
@@ -80,9 +81,6 @@ typedef struct nst_lab_link {
   nst_lane lanes[2];   /* by the end that sends */
   bool tracing;
   unsigned id;
-  nst_link crossed;    /* in hub->crossed */
-  nst_link events;
-  size_t event_count;
 } nst_lab_link;
 
 /* One reference, and one on each end. NULL: no memory. */
@@ -95,7 +93,8 @@ void nst_lane_unbar(nst_lane *lane);
 /* Brings the count of what waits up to date. */
 void nst_lane_look(const nst_lab_link *link, nst_lane *lane);
 const char *nst_drop_text(nst_drop drop);
-/* The oldest event, to free(); NULL. */
-nst_crossing *nst_crossing_take(nst_lab_link *link);
+/* Nothing more is told of the link. Whoever had it tell must do this before it lets the link go. */
+void nst_lab_link_mute(nst_lab_link *link);
+void nst_crossing_forget(nst_crossing *event);
 
 #endif

@@ -55,7 +55,7 @@ static int collect(lua_State *L) {
   nst_lab_link *link = box ? box->object : NULL;
   if (link == NULL) return 0;
   box->object = NULL;
-  link->tracing = false;
+  nst_lab_link_mute(link);
   nst_lab_link_release(link);
   return 0;
 }
@@ -73,7 +73,7 @@ static int close_link(lua_State *L) {
     if (link->ends[side]) nst_device_close(link->ends[side]);
   }
   if (link) {
-    link->tracing = false;
+    nst_lab_link_mute(link);
     nst_lab_link_release(link);
   }
   return nst_lua_success(L);
@@ -270,7 +270,6 @@ copy_arrival or copy_cause}; times are seconds since the link was made, or since
 @treturn string "closed" */
 static int trace(lua_State *L) {
   nst_lab_link *link = check_link(L, "trace");
-  nst_crossing *event;
   if (!lua_isnoneornil(L, 2) && !lua_isfunction(L, 2)) {
     return nst_lua_argument_error(L, 1, "trace", "function or nil expected");
   }
@@ -279,8 +278,8 @@ static int trace(lua_State *L) {
   nst_getuservalue(L, 1);
   lua_pushvalue(L, 2);
   lua_setfield(L, -2, "trace");
-  link->tracing = lua_isfunction(L, 2);
-  while (!link->tracing && (event = nst_crossing_take(link)) != NULL) free(event);
+  if (lua_isfunction(L, 2)) link->tracing = true;
+  else nst_lab_link_mute(link);
   return nst_lua_success(L);
 }
 
@@ -309,31 +308,16 @@ static void push_event(lua_State *L, const nst_lab_link *link, const nst_crossin
   if (event->duplicated) push_fate(L, link, event->copy_cause, event->copy_arrival, "copy_cause", "copy_arrival");
 }
 
-void nst_lua_flush_link(lua_State *L, nst_lab_link *link) {
-  const nst_box *box;
-  nst_crossing *event;
-  nst_list_remove(&link->crossed);
-  nst_lua_recall(L, link->id);
-  if (lua_isnil(L, -1)) {
-    while ((event = nst_crossing_take(link)) != NULL) free(event);
-    lua_pop(L, 1);
-    return;
-  }
-  box = lua_touserdata(L, -1);
+void nst_lua_flush_crossing(lua_State *L) {
+  nst_hub *hub = nst_lua_hub(L);
+  nst_crossing *event = nst_holder(hub->crossed.next, nst_crossing, link);
+  nst_lua_recall(L, event->of->id);
   nst_getuservalue(L, -1);
-  lua_getfield(L, -1, "trace"); /* link, uservalue, function */
-  /* The function may close the link, which frees it. */
-  while (box->object && link->tracing && !nst_list_empty(&link->events)) {
-    lua_pushvalue(L, -1);
-    push_event(L, link, nst_holder(link->events.next, nst_crossing, link));
-    free(nst_crossing_take(link));
-    if (!nst_list_empty(&link->events) && !nst_list_linked(&link->crossed)) {
-      nst_list_append(&link->hub->crossed, &link->crossed); /* in case the function raises */
-    }
-    lua_call(L, 1, 0);
-  }
-  if (box->object) nst_list_remove(&link->crossed);
-  lua_pop(L, 3);
+  lua_getfield(L, -1, "trace");
+  push_event(L, event->of, event);
+  nst_crossing_forget(event); /* before: the function may raise */
+  lua_call(L, 1, 0);
+  lua_pop(L, 2);
 }
 
 /* Has the object at `keeper` keep the one at `kept`. */
@@ -394,11 +378,22 @@ static int lab_clock(lua_State *L) {
   return 1;
 }
 
+/*** What has been done so far, in all runs.
+@function work
+@treturn integer polls of stacks
+@treturn integer packets that entered a link */
+static int work(lua_State *L) {
+  const nst_hub *hub = nst_lua_hub(L);
+  nst_pushinteger(L, hub->polls);
+  nst_pushinteger(L, hub->crossings);
+  return 2;
+}
+
 void nst_lua_open_link(lua_State *L) {
   static const luaL_Reg methods[] = {{"close", close_link}, {"set_rule", set_rule}, {"rules", get_rules}, {"counters", counters},
                                      {"trace", trace}, {"bar", bar}, {"unbar", unbar}, {NULL, NULL}};
   static const luaL_Reg none[] = {{NULL, NULL}};
-  static const luaL_Reg functions[] = {{"link", link_new}, {"filter", filter_new}, {"lab_clock", lab_clock}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"link", link_new}, {"filter", filter_new}, {"lab_clock", lab_clock}, {"work", work}, {NULL, NULL}};
   nst_lua_class(L, NST_CLASS_LINK, "netstack.link", methods, collect, describe);
   nst_lua_class(L, NST_CLASS_FILTER, "netstack.filter", none, collect_filter, describe_filter);
   nst_lua_functions(L, functions);

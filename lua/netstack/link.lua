@@ -1,8 +1,10 @@
 --- Links with weather: what stands between two stacks of the lab. Words and order of injectors are netem's.
 -- @module netstack.link
 
+local capture = require "netstack.capture"
 local check = require "netstack.check"
 local core = require "netstack.core"
+local watch = require "netstack.watch"
 
 local format, ipairs, pairs, type = string.format, ipairs, pairs, type
 local bad = check.bad
@@ -148,9 +150,10 @@ end
 -- @treturn device|string end a, or "no memory"
 -- @treturn device end b
 ---@param options? table
+---@param n? integer which argument of `link` the options are, in errors
 ---@return netstack.link|nil, netstack.device|string, netstack.device?
-function M.new(options)
-  options = check.options(options, creation, 1, "link")
+function M.new(options, n)
+  options = check.options(options, creation, n or 1, "link")
   local link, a, b = core.link(options.mtu or 0, options.medium or "ip", options.checksum ~= false, options.seed or 1,
     options.since)
   if not link then return nil, a end
@@ -158,7 +161,39 @@ function M.new(options)
   for _, name in ipairs(names) do weather[name] = options[name] end
   weather.mtu = nil
   apply(link, 1, 2, weather)
+  watch.begin(link, options.medium or "ip")
   return link, a, b
+end
+
+--- Calls `fn(event)` with each packet that enters, after the poll in which it did. An event has `time` (seconds since
+-- the link was made, or since its `since`), `direction` ("a->b"), `from`, `to` (names of the ends), `packet`, `link`
+-- ("ip", "ethernet"), `arrival` (a time) or `cause` (why it was dropped: "loss", "queue", "codel", "down", "partition",
+-- "mtu", "closed", "limit", "memory"), `corrupted`, `reordered`, `duplicated`, and then `copy_arrival` or `copy_cause`.
+-- @tparam function|nil fn
+-- @treturn integer|nil 1
+-- @treturn string "closed"
+---@param fn function|nil
+---@return integer|nil, string?
+function Link:trace(fn)
+  if fn ~= nil and type(fn) ~= "function" then bad(1, "trace", "function or nil expected, got " .. type(fn)) end
+  return watch.set(self, "trace", fn)
+end
+
+--- Captures the link in a pcapng file from now on: each packet once, as it enters; a comment says why it was dropped.
+-- @tparam string path
+-- @treturn netstack.capture|nil `capture:close()` ends it; what a run carried is in the file when it is over
+-- @treturn string what the system says: "x/y.pcapng: No such file or directory"; "closed"
+---@param path string
+---@return netstack.capture|nil, string?
+function Link:capture(path)
+  if type(path) ~= "string" then bad(1, "capture", "string expected, got " .. type(path)) end
+  local found, err = capture.new(path)
+  if not found then return nil, err end
+  local ok
+  ok, err = found:add(self)
+  if ok then return found end
+  found:close()
+  return nil, err
 end
 
 --- Changes parameters for packets that enter from now on; what is not named stays. `false` takes a limit

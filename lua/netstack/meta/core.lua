@@ -105,6 +105,15 @@ function core.bell_open() end
 ---@param time? number seconds since then at which it rings in any case
 function core.bell(base, time) end
 
+---Whether a standard stream is a terminal.
+---@param descriptor integer
+---@return boolean
+function core.is_terminal(descriptor) end
+
+---The table of what an object of ours keeps alive. Its names `devices link a b trace on_wake stack` are the core's.
+---@return table
+function core.kept() end
+
 ---Makes a UDP handle, bound to nothing.
 ---@param stack netstack.stack
 ---@return netstack.core.udp|nil
@@ -204,6 +213,11 @@ function core.link(mtu, medium, checksum, seed, since) end
 ---The clock by which links count: it goes on from run to run.
 ---@return number # seconds
 function core.lab_clock() end
+
+---What has been done so far, in all runs.
+---@return integer # polls of stacks
+---@return integer # packets that entered a link
+function core.work() end
 
 ---Makes a stack.
 ---@param config table checked by the caller
