@@ -39,10 +39,10 @@ static int name(lua_State *L) {
   return 1;
 }
 
-/*** Makes a device a port: an end of a pipe or a link, a TAP interface, a device in Lua. The port goes when the device is
-closed.
+/*** Makes a device a port: an end of a pipe or a link, a TAP interface, a device in Lua. The port goes when the device
+is closed.
 @function switch:attach
-@tparam device device of medium "ethernet"
+@tparam device dev of medium "ethernet"
 @treturn integer|nil the number of the port, the lowest that is free
 @treturn string "address already in use" (it is attached, here or elsewhere), "closed", "no memory" */
 static int attach(lua_State *L) {
@@ -172,8 +172,8 @@ typedef struct port_row {
 /*** Counters. Each frame received is forwarded to one port, flooded to all others, or dropped where it came in: "short"
 (no whole header), "reserved" (for bridges), "filtered" (its station is behind the port that it came from), "loop" (it
 has passed 255 switches), "queue" (4096 wait at the port). Of what was to be sent, a port drops what its device has no
-room for ("full"), what is longer than its mtu, has a wrong checksum and goes where nobody would see that ("checksum"), or
-found no memory.
+room for ("full"), what is longer than its mtu, what has a wrong checksum and goes where nobody would see that
+("checksum"), and copies for which there is no memory.
 @function switch:stats
 @treturn table|nil received, forwarded, flooded, sent, dropped = { short, reserved, filtered, loop, queue, full, mtu,
 checksum, memory }; ports: the same by number, each with the device's counters since it was attached; and of stations:

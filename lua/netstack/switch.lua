@@ -30,9 +30,9 @@ local rules = {
 }
 
 --- A switch without ports; `switch:attach(device)` makes them.
--- @tparam[opt] table options `name` ("switchN"), `ageing` (300: seconds after which a station that was not heard again is
--- forgotten; 0: at once, so that every frame goes to all ports), `table_size` (8192: stations; with more, the one that was
--- not heard for longest is forgotten)
+-- @tparam[opt] table options `name` ("switchN"), `ageing` (300: seconds after which a station that was not heard again
+-- is forgotten; 0: at once, so that every frame goes to all ports), `table_size` (8192: stations; with more, the one
+-- that was not heard for longest is forgotten)
 -- @treturn switch|nil
 -- @treturn string "no memory"
 ---@param options? { name?: string, ageing?: number, table_size?: integer }

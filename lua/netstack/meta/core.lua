@@ -748,10 +748,10 @@ local switch = {}
 function switch:name() end
 
 ---Makes a device a port: an end of a pipe or a link, a TAP interface, a device in Lua. The port goes when the device is closed.
----@param device netstack.device of medium "ethernet"
+---@param dev netstack.device of medium "ethernet"
 ---@return integer|nil # the number of the port, the lowest that is free
 ---@return string|nil # "address already in use" (it is attached, here or elsewhere), "closed", "no memory"
-function switch:attach(device) end
+function switch:attach(dev) end
 
 ---Takes a port off the switch, which forgets the stations behind it; the device stays open.
 ---@param port integer|netstack.device
@@ -769,7 +769,7 @@ function switch:table() end
 ---@return string|nil # "closed"
 function switch:flush() end
 
----Counters. Each frame received is forwarded to one port, flooded to all others, or dropped where it came in: "short" (no whole header), "reserved" (for bridges), "filtered" (its station is behind the port that it came from), "loop" (it has passed 255 switches), "queue" (4096 wait at the port). Of what was to be sent, a port drops what its device has no room for ("full"), what is longer than its mtu, has a wrong checksum and goes where nobody would see that ("checksum"), or found no memory.
+---Counters. Each frame received is forwarded to one port, flooded to all others, or dropped where it came in: "short" (no whole header), "reserved" (for bridges), "filtered" (its station is behind the port that it came from), "loop" (it has passed 255 switches), "queue" (4096 wait at the port). Of what was to be sent, a port drops what its device has no room for ("full"), what is longer than its mtu, what has a wrong checksum and goes where nobody would see that ("checksum"), and copies for which there is no memory.
 ---@return table|nil # received, forwarded, flooded, sent, dropped = { short, reserved, filtered, loop, queue, full, mtu, checksum, memory }; ports: the same by number, each with the device's counters since it was attached; and of stations: addresses (how many are known), learned, moved, aged, evicted (the table was full)
 ---@return string|nil # "closed"
 function switch:stats() end
