@@ -136,6 +136,7 @@ bool nst_forward(nst_interface *interface, nst_packet *packet, const ip_addr_t *
     return false;
   }
   trim(packet);
+  packet->switches = 0; /* another link begins */
   decide(interface, packet, source, destination);
   return true;
 }

@@ -6,8 +6,8 @@
 #include "descriptors.h"
 #include "stack.h"
 
-/* So many polls, then the tasks that became ready get their turn. */
-#define POLLS_AT_ONCE 1000
+/* So many jobs, then the tasks that became ready get their turn. */
+#define JOBS_AT_ONCE 1000
 
 nst_hub *nst_hub_new(void) {
   nst_hub *hub = calloc(1, sizeof *hub);
@@ -71,7 +71,7 @@ void nst_hub_begin_run(nst_hub *hub) {
 bool nst_hub_drive(nst_hub *hub, nst_time now) {
   nst_timer *first;
   nst_link *link;
-  int budget = POLLS_AT_ONCE;
+  int budget = JOBS_AT_ONCE;
   if (now > hub->now) hub->now = now;
   nst_descriptors_glance(hub);
   while ((first = nst_heap_first(&hub->timers)) != NULL && first->at <= hub->now) {
@@ -80,13 +80,9 @@ bool nst_hub_drive(nst_hub *hub, nst_time now) {
     else nst_stack_wake(nst_holder(first, nst_stack, timer));
   }
   while (budget-- > 0 && (link = nst_list_pop(&hub->runnable)) != NULL) {
-    nst_stack *stack = nst_holder(link, nst_stack, runnable);
-    hub->polls++;
-    (void)nst_stack_retain(stack);
-    nst_stack_catch_up(stack);
-    if (nst_stack_poll(stack, NULL)) nst_stack_wake(stack);
-    else nst_stack_schedule(stack);
-    nst_stack_release(stack);
+    nst_job *job = nst_holder(link, nst_job, link);
+    hub->jobs++;
+    job->run(job);
   }
   return !nst_list_empty(&hub->runnable);
 }

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "descriptors.h"
 #include "dhcp.h"
 #include "ethernet.h"
 #include "group.h"
@@ -56,11 +55,31 @@ static void make_link_local_of_mac(nst_interface *interface) {
   nst_interface_make_link_local(interface, identifier);
 }
 
+static nst_interface *interface_of(nst_device_user *user) {
+  return nst_holder(user, nst_interface, user);
+}
+
+static void packet_came(nst_device_user *user) {
+  nst_interface_packet_came(interface_of(user));
+}
+
+static void room_came(nst_device_user *user) {
+  nst_interface_room_came(interface_of(user));
+}
+
+static void device_closed(nst_device_user *user) {
+  nst_interface_detach(interface_of(user));
+}
+
 nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const char *name, const uint8_t *mac) {
   nst_interface *interface = calloc(1, sizeof *interface);
   if (interface == NULL) return NULL;
   interface->stack = stack;
-  interface->device = device ? nst_device_retain(device) : NULL;
+  interface->user.packet_came = packet_came;
+  interface->user.room_came = room_came;
+  interface->user.closed = device_closed;
+  interface->user.pollset = &stack->pollset;
+  interface->device = device;
   interface->references = 1;
   if (device) nst_device_choose_mtu(device, stack->config.mtu);
   interface->mtu = device ? device->mtu : 65535;
@@ -74,12 +93,8 @@ nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const 
   nst_list_init(&interface->groups);
   nst_list_append(&stack->interfaces, &interface->link);
   stack->interface_count++;
+  if (device) nst_device_attach(device, &interface->user);
   if (!nst_addresses_begin(interface)) return interface;
-  if (device) {
-    device->interface = interface;
-    nst_descriptors_update(device);
-    if (nst_device_has_packet(device)) nst_interface_packet_came(interface);
-  }
   if (nst_interface_is_ethernet(interface)) {
     choose_mac(interface, mac);
     if (interface->mtu >= IP6_MIN_MTU_LENGTH) make_link_local_of_mac(interface);
@@ -123,13 +138,8 @@ static void forget_stack(nst_interface *interface, nst_stack *stack) {
     nst_socket_changed(nst_holder(link, nst_socket, blocked)); /* finds that there is no route any more */
   }
   nst_stack_wake(stack);
-  if (interface->device) {
-    nst_descriptors_leave(interface->device, stack);
-    interface->device->interface = NULL;
-    nst_descriptors_update(interface->device);
-    nst_device_release(interface->device);
-    interface->device = NULL;
-  }
+  if (interface->device) nst_device_detach(interface->device);
+  interface->device = NULL;
   interface->references--; /* the stack's; the caller has one */
 }
 

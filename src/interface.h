@@ -39,6 +39,7 @@ typedef struct nst_own {
 
 struct nst_interface {
   nst_stack *stack;    /* not counted; NULL once detached */
+  nst_device_user user; /* of the device */
   nst_device *device;  /* counted; NULL for loopback */
   unsigned references; /* the stack, Lua's object */
   nst_link link;       /* in stack->interfaces */

@@ -285,6 +285,7 @@ static void transmit(nst_device *device, nst_packet *packet) {
   if (fate.duplicate) {
     copy = nst_packet_copy(link->hub, packet->data, packet->length, nst_device_link(device));
     lane->counters.duplicated++;
+    if (copy) copy->switches = packet->switches;
     if (copy == NULL) lane->counters.dropped[NST_DROP_MEMORY]++;
   }
   event->cause = enter(link, side, packet, number, &fate, &event->arrival);

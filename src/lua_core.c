@@ -254,8 +254,8 @@ static const luaL_Reg functions[] = {
   {"guarded", guarded}, {"is_terminal", is_terminal}, {"kept", kept}, {"bell_open", bell_open}, {"bell", bell},
   {NULL, NULL}};
 
-/*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw link`. The Lua layer adds
-its own to them.
+/*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw link switch`. The Lua
+layer adds its own to them.
 @table classes */
 
 /*** Each error string with `meaning` and `remedy`.
@@ -272,6 +272,7 @@ static int open_all(lua_State *L) {
   nst_lua_open_channel(L);
   nst_lua_open_device(L);
   nst_lua_open_link(L);
+  nst_lua_open_switch(L);
   nst_lua_open_interface(L);
   nst_lua_open_stack(L);
   nst_lua_open_tcp(L);

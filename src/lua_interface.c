@@ -148,15 +148,11 @@ static int is_up(lua_State *L) {
 @treturn string "not supported": its medium has none */
 static int mac(lua_State *L) {
   nst_interface *interface = nst_lua_interface(L, "mac");
-  char text[18];
-  const uint8_t *m;
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
   if (interface->device == NULL || interface->device->medium != NST_MEDIUM_ETHERNET) {
     return nst_lua_fail(L, NST_NOT_SUPPORTED);
   }
-  m = interface->mac;
-  snprintf(text, sizeof text, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
-  lua_pushstring(L, text);
+  nst_lua_push_station(L, interface->mac);
   return 1;
 }
 
@@ -224,22 +220,7 @@ static int detach(lua_State *L) {
   device = interface->device ? interface->device->id : 0;
   nst_interface_detach(interface);
   nst_lua_recall(L, stack->id); /* the stack no longer keeps the device, nor the device the stack */
-  if (!lua_isnil(L, -1)) {
-    nst_getuservalue(L, -1);
-    lua_getfield(L, -1, "devices");
-    if (lua_istable(L, -1)) {
-      lua_rawgeti(L, -1, (int)device);
-      if (lua_isuserdata(L, -1)) {
-        nst_getuservalue(L, -1);
-        lua_pushnil(L);
-        lua_setfield(L, -2, "stack");
-        lua_pop(L, 1);
-      }
-      lua_pop(L, 1);
-      lua_pushnil(L);
-      lua_rawseti(L, -2, (int)device);
-    }
-  }
+  if (!lua_isnil(L, -1)) nst_lua_leave_device(L, lua_gettop(L), device);
   nst_lua_after(L, stack);
   return nst_lua_success(L);
 }
@@ -286,7 +267,7 @@ static int attach(lua_State *L) {
   order.device = device_box->object;
   order.name = lua_tostring(L, 3);
   if (stack == NULL || !stack->open || order.device == NULL || !order.device->open) return nst_lua_fail(L, NST_CLOSED);
-  if (order.device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
+  if (order.device->user) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
   order.mac = (const uint8_t *)lua_tostring(L, 4);
   if (order.mac && order.device->medium != NST_MEDIUM_ETHERNET) return nst_lua_fail(L, NST_NOT_SUPPORTED);
   if (stack->netif_count >= NST_NETIFS) return nst_lua_fail(L, NST_FULL);
@@ -301,21 +282,7 @@ static int attach(lua_State *L) {
   if (!nst_inside(stack, attach_inside, &order)) return nst_lua_fail(L, NST_CLOSED);
   if (order.interface == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
   box->object = nst_interface_retain(order.interface);
-  nst_getuservalue(L, 1);
-  lua_getfield(L, -1, "devices");
-  if (!lua_istable(L, -1)) {
-    lua_pop(L, 1);
-    lua_newtable(L);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -3, "devices");
-  }
-  lua_pushvalue(L, 2);
-  lua_rawseti(L, -2, (int)order.device->id);
-  lua_pop(L, 2);
-  nst_getuservalue(L, 2);
-  lua_pushvalue(L, 1);
-  lua_setfield(L, -2, "stack");
-  lua_pop(L, 1);
+  nst_lua_keep_device(L, 1, 2, order.device->id);
   nst_lua_after(L, stack);
   return 1;
 }

@@ -380,11 +380,11 @@ static int lab_clock(lua_State *L) {
 
 /*** What has been done so far, in all runs.
 @function work
-@treturn integer polls of stacks
+@treturn integer polls of stacks, and turns of switches
 @treturn integer packets that entered a link */
 static int work(lua_State *L) {
   const nst_hub *hub = nst_lua_hub(L);
-  nst_pushinteger(L, hub->polls);
+  nst_pushinteger(L, hub->jobs);
   nst_pushinteger(L, hub->crossings);
   return 2;
 }

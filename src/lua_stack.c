@@ -85,16 +85,7 @@ static int stack_new(lua_State *L) {
 static int close_stack(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "close")->object;
   if (stack) {
-    nst_getuservalue(L, 1);
-    lua_getfield(L, -1, "devices");
-    if (lua_istable(L, -1)) { /* the devices no longer keep the stack */
-      for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-        nst_getuservalue(L, -1);
-        lua_pushnil(L);
-        lua_setfield(L, -2, "stack");
-        lua_pop(L, 1);
-      }
-    }
+    nst_lua_leave_devices(L, 1);
     lua_newtable(L);
     nst_setuservalue(L, 1);
     nst_stack_close(stack);

@@ -31,6 +31,14 @@ static void init_lwip(nst_stack *stack, void *argument) {
   }
 }
 
+static void run(nst_job *job) {
+  nst_stack *stack = nst_stack_retain(nst_holder(job, nst_stack, job));
+  nst_stack_catch_up(stack);
+  if (nst_stack_poll(stack, NULL)) nst_stack_wake(stack);
+  else nst_stack_schedule(stack);
+  nst_stack_release(stack);
+}
+
 nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   nst_stack *stack = calloc(1, sizeof *stack);
   if (stack == NULL) return NULL;
@@ -55,7 +63,8 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   nst_neighbours_init(&stack->neighbours);
   nst_owner_init(&stack->memory);
   nst_pollset_init(&stack->pollset);
-  nst_list_init(&stack->runnable);
+  nst_list_init(&stack->job.link);
+  stack->job.run = run;
   nst_list_init(&stack->woken);
   nst_list_init(&stack->traced);
   nst_list_init(&stack->interfaces);
@@ -147,7 +156,7 @@ nst_time nst_stack_next(nst_stack *stack) {
 void nst_stack_schedule(nst_stack *stack) {
   const nst_timer *first = nst_heap_first(&stack->tcp_timers);
   nst_time at = first ? first->at : NST_NEVER;
-  if (!stack->open || nst_list_linked(&stack->runnable)) return;
+  if (!stack->open || nst_list_linked(&stack->job.link)) return;
   if (has_work(stack)) {
     nst_stack_wake(stack);
     return;
@@ -159,8 +168,8 @@ void nst_stack_schedule(nst_stack *stack) {
 }
 
 void nst_stack_wake(nst_stack *stack) {
-  if (!stack->open || nst_list_linked(&stack->runnable)) return;
-  nst_list_append(&stack->hub->runnable, &stack->runnable);
+  if (!stack->open || nst_list_linked(&stack->job.link)) return;
+  nst_list_append(&stack->hub->runnable, &stack->job.link);
   if (stack->wants_wake && !nst_list_linked(&stack->woken)) nst_list_append(&stack->hub->woken, &stack->woken);
 }
 
@@ -228,7 +237,7 @@ static void poll_inside(nst_stack *stack, void *argument) {
 
 bool nst_stack_poll(nst_stack *stack, bool *worked) {
   poll_result result = {false, false, 0, 0};
-  nst_list_remove(&stack->runnable);
+  nst_list_remove(&stack->job.link);
   if (!nst_inside(stack, poll_inside, &result)) return false;
   if (worked) *worked = *worked || result.worked;
   return result.more;
@@ -308,7 +317,7 @@ void nst_stack_die(nst_stack *stack) {
   (void)nst_stack_retain(stack);
   stack->open = false;
   nst_heap_remove(&hub->timers, &stack->timer);
-  nst_list_remove(&stack->runnable);
+  nst_list_remove(&stack->job.link);
   nst_list_remove(&stack->woken);
   nst_list_remove(&stack->link);
   while (!nst_list_empty(&stack->sockets)) nst_socket_forget(nst_holder(stack->sockets.next, nst_socket, link));

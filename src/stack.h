@@ -55,7 +55,7 @@ struct nst_stack {
   unsigned references;
   nst_hub *hub;         /* counted */
   nst_link link;        /* in hub->stacks */
-  nst_link runnable;    /* in hub->runnable */
+  nst_job job;          /* to be polled */
   nst_link woken;       /* in hub->woken */
   nst_link traced;      /* in hub->traced */
   nst_timer timer;      /* in hub->timers: the earliest of all timers below */

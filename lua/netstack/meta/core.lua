@@ -14,6 +14,7 @@
 ---@field udp netstack.core.udp
 ---@field raw netstack.core.raw
 ---@field link netstack.link
+---@field switch netstack.switch
 
 ---What the Lua layer is built on. No function waits. Of a closed object all but close answer nil, "closed".
 ---@class netstack.core
@@ -264,6 +265,14 @@ function core.format_address(bytes) end
 ---@return number # seconds
 function core.now(stack) end
 
+---A switch without ports.
+---@param name string|nil nil: "switchN"
+---@param ageing number seconds
+---@param table_size integer stations
+---@return netstack.switch|nil
+---@return string|nil # "no memory"
+function core.switch(name, ageing, table_size) end
+
 ---Makes a TCP handle, neither bound nor connected.
 ---@param stack netstack.stack
 ---@return netstack.core.tcp|nil
@@ -407,7 +416,7 @@ function interface:slaac() end
 ---@class netstack.device
 local device = {}
 
----Closes the device; a stack attached to it goes on without.
+---Closes the device; a stack or a switch attached to it goes on without.
 ---@return integer # 1; harmless twice
 function device:close() end
 
@@ -436,12 +445,12 @@ function device:name() end
 ---Puts a packet into an unattached device, without waiting.
 ---@param packet string
 ---@return integer|nil # 1
----@return string|nil # "full", "closed", "message too long", "address already in use" while a stack is attached, "not supported" by a device in Lua
+---@return string|nil # "full", "closed", "message too long", "address already in use" while it is attached, "not supported" by a device in Lua
 function device:try_send(packet) end
 
 ---Takes a packet out of an unattached device, without waiting.
 ---@return string|nil # packet
----@return string|nil # "empty", "closed", "address already in use" while a stack is attached
+---@return string|nil # "empty", "closed", "address already in use" while it is attached
 function device:try_receive() end
 
 ---Whether a packet could be received.
@@ -452,7 +461,7 @@ function device:rx_ready() end
 ---@return boolean
 function device:tx_ready() end
 
----Gives a packet to the stack that a Lua device is attached to.
+---Gives a packet to the stack or switch that a Lua device is attached to.
 ---@param packet string
 ---@return integer|nil # 1
 ---@return string|nil # "closed", "message too long"
@@ -767,5 +776,44 @@ function link:unbar(direction) end
 ---@return integer|nil # 1
 ---@return string|nil # "closed"
 function link:trace(fn) end
+
+---@class netstack.switch
+local switch = {}
+
+---Its name.
+---@return string|nil
+---@return string|nil # "closed"
+function switch:name() end
+
+---Makes a device a port: an end of a pipe or a link, a TAP interface, a device in Lua. The port goes when the device is closed.
+---@param dev netstack.device of medium "ethernet"
+---@return integer|nil # the number of the port, the lowest that is free
+---@return string|nil # "address already in use" (it is attached, here or elsewhere), "closed", "no memory"
+function switch:attach(dev) end
+
+---Takes a port off the switch, which forgets the stations behind it; the device stays open.
+---@param port integer|netstack.device
+---@return integer|nil # 1
+---@return string|nil # "closed": there is no such port any more
+function switch:detach(port) end
+
+---The stations it has heard, by address.
+---@return table[]|nil # each: address ("02:00:00:00:00:01"), port, age (seconds since it was heard)
+---@return string|nil # "closed"
+function switch:table() end
+
+---Forgets all stations.
+---@return integer|nil # 1
+---@return string|nil # "closed"
+function switch:flush() end
+
+---Counters. Each frame received is forwarded to one port, flooded to all others, or dropped where it came in: "short" (no whole header), "reserved" (for bridges), "filtered" (its station is behind the port that it came from), "loop" (it has passed 255 switches), "queue" (4096 wait at the port). Of what was to be sent, a port drops what its device has no room for ("full"), what is longer than its mtu, what has a wrong checksum and goes where nobody would see that ("checksum"), and copies for which there is no memory.
+---@return table|nil # received, forwarded, flooded, sent, dropped = { short, reserved, filtered, loop, queue, full, mtu, checksum, memory }; ports: the same by number, each with the device's counters since it was attached; and of stations: addresses (how many are known), learned, moved, aged, evicted (the table was full)
+---@return string|nil # "closed"
+function switch:stats() end
+
+---Ends the switch: its devices are detached, not closed.
+---@return integer # 1; harmless twice
+function switch:close() end
 
 return core
