@@ -73,7 +73,7 @@ static nst_error run(lua_State *L, call *c, void (*body)(nst_stack *, void *)) {
 static int tcp_new_handle(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "tcp")->object;
   nst_box *box;
-  if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
+  if (stack == NULL || !nst_stack_runs(stack)) return nst_lua_fail(L, NST_CLOSED);
   box = nst_lua_box(L, NST_CLASS_TCP);
   box->object = nst_tcp_new(stack);
   return box->object ? 1 : nst_lua_fail(L, NST_NO_MEMORY);
