@@ -309,8 +309,8 @@ end
 --- Crashes the stack, as when a machine's power fails. It forgets its sockets and connections, what was queued, its
 -- caches and all that it has learned, and tells nobody: no RST, no FIN, no message to routers or a DHCP server. Every
 -- socket, waiting call, ticket and command of it answers "closed", for good. Until `restart`, what arrives is dropped
--- (cause "stack crashed") and sockets, commands, `ping` and `resolve` answer "closed"; interfaces, addresses, routes and
--- `stats` can be seen and changed.
+-- (its cause: "stack crashed"), and new sockets, commands, `ping` and `resolve` answer "closed"; interfaces, addresses
+-- and routes can be seen and changed.
 -- @treturn integer|nil 1; harmless twice
 -- @treturn string "closed"
 ---@return integer|nil, string?
