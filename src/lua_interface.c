@@ -182,14 +182,14 @@ static int stats(lua_State *L) {
   for (link = interface->egress.next; link != &interface->egress; link = link->next) waiting++;
   lua_createtable(L, 0, 8);
   if (interface->device) {
-    const nst_device_counters *counters = &interface->device->counters;
-    nst_pushinteger(L, counters->rx_packets);
+    nst_device_counters counters = interface->device->counters; /* finalisers may detach the device */
+    nst_pushinteger(L, counters.rx_packets);
     lua_setfield(L, -2, "rx_packets");
-    nst_pushinteger(L, counters->rx_bytes);
+    nst_pushinteger(L, counters.rx_bytes);
     lua_setfield(L, -2, "rx_bytes");
-    nst_pushinteger(L, counters->tx_packets);
+    nst_pushinteger(L, counters.tx_packets);
     lua_setfield(L, -2, "tx_packets");
-    nst_pushinteger(L, counters->tx_bytes);
+    nst_pushinteger(L, counters.tx_bytes);
     lua_setfield(L, -2, "tx_bytes");
   }
   nst_pushinteger(L, interface->dropped_in);
@@ -335,29 +335,49 @@ static int remove_route(lua_State *L) {
   return nst_lua_result(L, route ? NST_OK : NST_NO_ROUTE);
 }
 
+/* What `routes` tells of one, gathered before any table is made: making one may run finalisers, and these may take
+** routes away. */
+typedef struct route_row {
+  nst_prefix to;
+  ip_addr_t gateway;
+  char interface[sizeof ((nst_interface *)NULL)->name];
+} route_row;
+
+static void push_route(lua_State *L, const nst_stack *stack, const route_row *row) {
+  char text[NST_ADDRESS_LENGTH];
+  lua_createtable(L, 0, 3);
+  lua_pushstring(L, nst_prefix_format(stack, &row->to, text));
+  lua_setfield(L, -2, "prefix");
+  lua_pushstring(L, row->interface);
+  lua_setfield(L, -2, "interface");
+  if (IP_IS_ANY_TYPE_VAL(row->gateway)) return;
+  nst_lua_push_address(L, stack, &row->gateway);
+  lua_setfield(L, -2, "gateway");
+}
+
 /*** The routes of a stack.
 @function routes
 @tparam stack stack
 @treturn {table,...} {prefix, interface, gateway}, the longest prefix first */
 static int routes(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "routes")->object;
-  char text[NST_ADDRESS_LENGTH];
   const nst_link *link;
-  int count = 0;
+  route_row *rows;
+  size_t room, count = 0, i;
   if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
-  lua_createtable(L, (int)stack->routes.table.count, 0);
-  for (link = stack->routes.all.next; link != &stack->routes.all; link = link->next) {
+  room = stack->routes.table.count;
+  rows = lua_newuserdata(L, (room + 1) * sizeof *rows);
+  for (link = stack->routes.all.next; link != &stack->routes.all && count < room; link = link->next) {
     const nst_route *route = nst_holder(link, const nst_route, link);
-    lua_createtable(L, 0, 3);
-    lua_pushstring(L, nst_prefix_format(stack, &route->to, text));
-    lua_setfield(L, -2, "prefix");
-    lua_pushstring(L, route->interface->name);
-    lua_setfield(L, -2, "interface");
-    if (!IP_IS_ANY_TYPE_VAL(route->gateway)) {
-      nst_lua_push_address(L, stack, &route->gateway);
-      lua_setfield(L, -2, "gateway");
-    }
-    lua_rawseti(L, -2, ++count);
+    route_row *row = &rows[count++];
+    row->to = route->to;
+    row->gateway = route->gateway;
+    memcpy(row->interface, route->interface->name, sizeof row->interface);
+  }
+  lua_createtable(L, (int)count, 0);
+  for (i = 0; i < count; i++) {
+    push_route(L, stack, &rows[i]);
+    lua_rawseti(L, -2, (int)i + 1);
   }
   return 1;
 }

@@ -98,7 +98,6 @@ void nst_stack_release(nst_stack *stack) {
   if (--stack->references > 0) return;
   nst_table_free(&stack->ports);
   nst_table_free(&stack->connections);
-  nst_path_mtu_clear(stack);
   nst_heap_free(&stack->tcp_timers);
   nst_routes_clear(&stack->routes);
   nst_table_free(&stack->own);
@@ -263,7 +262,7 @@ size_t nst_stack_process_commands(nst_stack *stack, size_t max) {
 }
 
 nst_error nst_stack_submit(nst_stack *stack, nst_request *request, bool always) {
-  if (!stack->open) return NST_CLOSED;
+  if (!nst_stack_runs(stack)) return NST_CLOSED;
   if (!always && stack->config.channel_capacity > 0 && stack->command_count >= stack->config.channel_capacity) {
     return NST_FULL;
   }
@@ -310,6 +309,21 @@ void nst_stack_close(nst_stack *stack) {
   nst_stack_die(stack);
 }
 
+bool nst_stack_runs(const nst_stack *stack) {
+  return stack->open && !stack->crashed;
+}
+
+void nst_stack_forget(nst_stack *stack) {
+  while (!nst_list_empty(&stack->sockets)) nst_socket_forget(nst_holder(stack->sockets.next, nst_socket, link));
+  stack->time_wait_count = 0;
+  nst_requests_finish(&stack->room_waiters, NST_CLOSED); /* before there is room, which they would use */
+  nst_requests_finish(&stack->commands, NST_CLOSED);
+  nst_reassembly_clear(stack);
+  nst_neighbours_clear(&stack->neighbours);
+  nst_path_mtu_clear(stack);
+  nst_owner_clear(&stack->memory, &stack->hub->pool); /* between calls lwIP itself holds nothing */
+}
+
 void nst_stack_die(nst_stack *stack) {
   nst_hub *hub = stack->hub;
   nst_link *link;
@@ -320,18 +334,13 @@ void nst_stack_die(nst_stack *stack) {
   nst_list_remove(&stack->job.link);
   nst_list_remove(&stack->woken);
   nst_list_remove(&stack->link);
-  while (!nst_list_empty(&stack->sockets)) nst_socket_forget(nst_holder(stack->sockets.next, nst_socket, link));
-  nst_requests_finish(&stack->commands, NST_CLOSED);
-  nst_requests_finish(&stack->room_waiters, NST_CLOSED);
+  nst_stack_forget(stack);
   while ((link = stack->interfaces.next) != &stack->interfaces) {
     nst_interface_detach(nst_holder(link, nst_interface, link));
   }
   nst_pollset_close(&stack->pollset);
   nst_trace_clear(stack);
-  nst_reassembly_clear(stack);
-  nst_neighbours_clear(&stack->neighbours);
   nst_groups_clear(stack);
   nst_image_free(stack);
-  nst_owner_clear(&stack->memory, &hub->pool);
   nst_stack_release(stack);
 }

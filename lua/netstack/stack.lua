@@ -5,6 +5,7 @@ local channel = require "netstack.channel" -- luacheck: ignore 211 (gives the ch
 local check = require "netstack.check"
 local core = require "netstack.core"
 local device = require "netstack.device"
+local dns = require "netstack.dns"
 local names = require "netstack.names"
 local ping = require "netstack.ping"
 local raw = require "netstack.raw"
@@ -276,13 +277,17 @@ function Stack:bind(host, port, backlog)
   return nil, why
 end
 
+local function runs(stack)
+  return core.is_open(stack) and not stack:crashed()
+end
+
 --- Sends an ICMP echo request and waits for the answer.
 ---@param host string address or name
 ---@param options? { timeout?: number, size?: integer, ttl?: integer } seconds (1), bytes of data (56), 64
 ---@return number|nil # round-trip time in seconds
 ---@return string? # "timeout", "host unreachable", "no route", "host not found"
 function Stack:ping(host, options)
-  if not core.is_open(self) then return nil, "closed" end
+  if not runs(self) then return nil, "closed" end
   return ping.ping(self, host, options)
 end
 
@@ -293,12 +298,27 @@ end
 ---@param name string
 ---@return string|nil, string?
 function Stack:resolve(name)
-  if not core.is_open(self) then return nil, "closed" end
+  if not runs(self) then return nil, "closed" end
   if type(name) ~= "string" then check.bad(1, "resolve", "string expected, got " .. type(name)) end
-  local address = names.resolve(self, name)
-  if not address or name == "*" then return nil, "host not found" end
+  local address, err = names.resolve(self, name)
+  if not address or name == "*" then return nil, err or "host not found" end
   if not core.parse_address(address:match("^[^%%]*")) then return nil, "host not found" end
   return address
+end
+
+--- Crashes the stack, as when a machine's power fails. It forgets its sockets and connections, what was queued, its
+-- caches and all that it has learned, and tells nobody: no RST, no FIN, no message to routers or a DHCP server. Every
+-- socket, waiting call, ticket and command of it answers "closed", for good. Until `restart`, what arrives is dropped
+-- (its cause: "stack crashed"), and new sockets, commands, `ping` and `resolve` answer "closed"; interfaces, addresses
+-- and routes can be seen and changed.
+-- @treturn integer|nil 1; harmless twice
+-- @treturn string "closed"
+---@return integer|nil, string?
+function Stack:crash()
+  local ok, err = core.crash(self)
+  if not ok then return nil, err end
+  dns.forget(self)
+  return ok
 end
 
 -- Two stacks joined by a pipe share all of their config but what must differ.
