@@ -52,6 +52,7 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   stack->run = hub->run;
   stack->base = -hub->now;
   nst_reassembly_init(stack);
+  nst_nats_init(stack);
   nst_neighbours_init(&stack->neighbours);
   nst_owner_init(&stack->memory);
   nst_pollset_init(&stack->pollset);
@@ -127,7 +128,7 @@ static nst_time earlier(nst_time a, nst_time b) {
 
 static nst_time next_of_ip(const nst_stack *stack) {
   nst_time at = earlier(nst_reassembly_next(stack), nst_neighbours_next(stack));
-  at = earlier(at, nst_groups_next(stack));
+  at = earlier(at, earlier(nst_groups_next(stack), nst_nat_next(stack)));
   return earlier(at, earlier(nst_dhcp_next(stack), nst_slaac_next(stack)));
 }
 
@@ -216,6 +217,7 @@ static void poll_inside(nst_stack *stack, void *argument) {
     if (poll_interfaces(stack)) result->more = true;
     if (nst_tcp_timers_run(stack)) result->more = true;
     if (nst_reassembly_run(stack)) result->more = true;
+    if (nst_nat_run(stack)) result->more = true;
     if (nst_neighbours_run(stack)) result->more = true;
     if (nst_groups_run(stack)) result->more = true;
     if (nst_dhcp_run(stack)) result->more = true;
@@ -320,6 +322,7 @@ void nst_stack_die(nst_stack *stack) {
   nst_pollset_close(&stack->pollset);
   nst_trace_clear(stack);
   nst_reassembly_clear(stack);
+  nst_nats_clear(stack);
   nst_neighbours_clear(&stack->neighbours);
   nst_groups_clear(stack);
   nst_image_free(stack);
