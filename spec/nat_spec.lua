@@ -203,7 +203,8 @@ describe("Masquerading", function()
 
   it("translates the errors of routers beyond, with what they quote", function() -- RFC 5508 REQ-4
     local w = router()
-    for _, build in ipairs { packets.udp, tcp, function(from, port, to, _, reply) return echo(from, to, port, reply) end } do
+    local function ping(from, identifier, to) return echo(from, to, identifier) end
+    for _, build in ipairs { packets.udp, tcp, ping } do
       w.leave(packets.udp(BOB, 33000, OTHER, 1, "in the way"), tcp(BOB, 33000, OTHER, 1, "S"), echo(BOB, OTHER, 33000))
       w.near:send(build(ALICE, 33000, REMOTE, 33434, build == tcp and "S" or build == packets.udp and "probe"))
       w.poll()
@@ -221,7 +222,8 @@ describe("Masquerading", function()
         end
       end
       -- Of what nobody sent, or with a wrong sum, nothing comes through.
-      assert.is_nil(w.enter(packets.icmp(OTHER, OUTSIDE, 11, 0, "\0\0\0\0" .. packets.udp(OUTSIDE, 9, REMOTE, 33434, ""))))
+      local nobodys = packets.udp(OUTSIDE, 9, REMOTE, 33434, "")
+      assert.is_nil(w.enter(packets.icmp(OTHER, OUTSIDE, 11, 0, "\0\0\0\0" .. nobodys)))
       assert.is_nil(w.enter(packets.icmp(OTHER, OUTSIDE, 11, 0, "\0\0\0\0" .. probe:sub(1, 20))))
       local bad = packets.icmp(OTHER, OUTSIDE, 11, 0, "\0\0\0\0" .. probe)
       local causes = drops(w.stack, function() assert.is_nil(w.enter(bad:sub(1, -2) .. "?")) end)
@@ -377,11 +379,10 @@ describe("Masquerading", function()
     assert.is_table(w.enter(packets.udp(REMOTE, 2, OUTSIDE, 1, "x"))) -- does not count
     w.poll(0.5)
     assert.is_table(w.enter(packets.udp(REMOTE, 2, OUTSIDE, 1, "x")))
-    assert.equal(0.5, w.stack:poll_delay(w.time))
+    assert.is_nil(w.stack:poll_delay(w.time)) -- nobody is woken for it
     w.poll(0.5)
-    assert.same({}, w.outside:mappings())
     assert.is_nil(w.enter(packets.udp(REMOTE, 2, OUTSIDE, 1, "x")))
-    assert.is_nil(w.stack:poll_delay(w.time))
+    assert.same({}, w.outside:mappings())
     assert.same({ 0, 0 }, { w.stack:stats().nat.mappings, w.stack:stats().nat.sessions })
   end)
 
@@ -393,8 +394,13 @@ describe("Masquerading", function()
         if out == ">" then assert.is_table(w.leave(tcp(ALICE, 5, REMOTE, 6, flags)))
         else assert.is_table(w.enter(tcp(REMOTE, 6, OUTSIDE, 5, flags))) end
       end
-      local time = w.stack:poll_delay(w.time)
-      w.poll(time)
+      local time = 0
+      for _, at in ipairs { 239, 240, 7439, 7440 } do
+        if #w.outside:mappings() > 0 then
+          w.poll(at - time)
+          time = at
+        end
+      end
       assert.same({}, w.outside:mappings())
       w.stack:close()
       return time
@@ -569,10 +575,10 @@ describe("Mappings", function()
     assert.same({ "too many sessions behind the interface", "too many sessions behind the interface" }, causes)
     assert.same({ 4096, 2 }, { w.stack:stats().nat.sessions, w.stack:stats().nat.limited })
     assert.equal(0, flood(BOB, 10))
-    for host = 10, 15 do flood("10.1.0." .. host, 4096) end
-    assert.equal(4096 * 7 + 10, w.stack:stats().nat.sessions)
+    for host = 10, 11 do flood("10.1.0." .. host, 4096) end
+    assert.equal(4096 * 3 + 10, w.stack:stats().nat.sessions)
     flood("10.1.0.16", 4096)
-    assert.same({ 32768, 12 }, { w.stack:stats().nat.sessions, w.stack:stats().nat.limited })
+    assert.same({ 16384, 12 }, { w.stack:stats().nat.sessions, w.stack:stats().nat.limited })
     w.poll(300)
     assert.equal(0, w.stack:stats().nat.sessions)
     for i = 1, 1024 do assert(w.outside:map("tcp", i, ALICE)) end

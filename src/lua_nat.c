@@ -129,8 +129,8 @@ static size_t gather(const nst_nat *nat, row *rows, size_t room) {
 /*** The mappings of an interface that masquerades, the oldest first.
 @function interface:mappings
 @treturn {table,...}|nil {protocol, address, port, host, host_port, fixed, sessions}: protocol "tcp", "udp" or "icmp",
-whose ports are identifiers; `fixed` by `map`, then without sessions, and without an address while the interface has none
-or a socket of the stack has that port */
+whose ports are identifiers; `fixed` by `map`, then without sessions, and without an address while the interface has
+none or a socket of the stack has that port */
 int nst_lua_mappings(lua_State *L) {
   nst_interface *interface = nst_lua_interface(L, "mappings");
   size_t room, count, i;
@@ -138,6 +138,8 @@ int nst_lua_mappings(lua_State *L) {
   row *rows;
   if (interface == NULL || !nst_lua_pin(L, interface->stack)) return nst_lua_fail(L, NST_CLOSED);
   stack = interface->stack;
+  nst_stack_catch_up(stack);
+  nst_nat_expire(stack);
   room = gather(interface->nat, NULL, 0);
   rows = lua_newuserdata(L, (room + 1) * sizeof *rows);
   count = gather(interface->nat, rows, room); /* which may be others by now */

@@ -10,7 +10,7 @@
 #include "lwip/stats.h"
 
 static void copy_stats(nst_stack *stack, void *argument) {
-  (void)stack;
+  nst_nat_expire(stack);
   memcpy(argument, &lwip_stats, sizeof lwip_stats);
 }
 

@@ -4,9 +4,9 @@
 **
 ** A mapping joins an endpoint inside, a host's address and port, with a port outside, the same for whomever the host
 ** talks to (RFC 4787 REQ-1). A session is one such talk. Only who was talked to may come in, from the port that was
-** talked to (address and port-dependent filtering): what nobody inside asked for stays outside, as with the masquerading
-** that is most common, and hosts that both send to each other's ports outside still meet. A mapping that the user made
-** is open to everybody and needs no sessions, so nobody can fill it up.
+** talked to (address and port-dependent filtering): what nobody inside asked for stays outside, as with what routers
+** commonly do, and hosts that both send to each other's ports outside still meet. A mapping that the user made is open
+** to everybody and needs no sessions, so nobody can fill it up.
 */
 #ifndef NST_NAT_H
 #define NST_NAT_H
@@ -40,7 +40,6 @@ typedef struct nst_translation {
   nst_endpoint source, destination;
 } nst_translation;
 
-typedef struct nst_nat_host nst_nat_host;
 typedef struct nst_nat_session nst_nat_session;
 
 typedef struct nst_mapping {
@@ -64,7 +63,13 @@ struct nst_nat {
 };
 
 /* How long a session that nobody uses is remembered, by kind. */
-typedef enum nst_nat_age { NST_NAT_DATAGRAMS, NST_NAT_QUERIES, NST_NAT_TRANSITORY, NST_NAT_ESTABLISHED, NST_NAT_AGES } nst_nat_age;
+typedef enum nst_nat_age {
+  NST_NAT_DATAGRAMS,
+  NST_NAT_QUERIES,
+  NST_NAT_TRANSITORY, /* connections that begin or end */
+  NST_NAT_ESTABLISHED,
+  NST_NAT_AGES
+} nst_nat_age;
 
 /* A part of the stack. */
 typedef struct nst_nats {
@@ -88,9 +93,9 @@ void nst_nat_stop(nst_interface *interface);
 /* The interface's addresses have changed: with its first address all that was learned goes. */
 void nst_nat_follow(nst_interface *interface);
 
-/* Makes a mapping of the user's. NST_NOT_SUPPORTED: the interface does not masquerade; NST_ADDRESS_NOT_AVAILABLE: it has
-** no address; NST_INVALID_ADDRESS: the host's is none of a host inside; NST_ADDRESS_IN_USE: the port, or the endpoint
-** inside; NST_FULL; NST_NO_MEMORY. */
+/* Makes a mapping of the user's. NST_NOT_SUPPORTED: the interface does not masquerade; NST_ADDRESS_NOT_AVAILABLE: it
+** has no address; NST_INVALID_ADDRESS: the host's is none of a host inside; NST_ADDRESS_IN_USE: the port, or the
+** endpoint inside; NST_FULL; NST_NO_MEMORY. */
 nst_error nst_nat_map(nst_interface *interface, uint8_t protocol, uint16_t port, const nst_endpoint *inside);
 /* NST_EMPTY: there is none. */
 nst_error nst_nat_unmap(nst_interface *interface, uint8_t protocol, uint16_t port);
@@ -100,13 +105,12 @@ bool nst_nat_holds(const nst_stack *stack, nst_protocol protocol, const ip_addr_
 /* Inside the stack. A whole packet for an address of ours: true when it is for somebody inside, or, then *cause tells
 ** why, to be dropped. */
 bool nst_nat_inward(nst_interface *interface, const nst_packet *packet, nst_translation *change, const char **cause);
-/* Inside the stack. A whole packet that is to leave through the interface, which masquerades: NULL, or why it cannot. */
+/* Inside the stack. A whole packet that is to leave through an interface that masquerades: NULL, or why it cannot. */
 const char *nst_nat_outward(nst_interface *interface, const nst_packet *packet, nst_translation *change);
 
-/* Inside the stack. Forgets sessions that have not been used for too long; true when there was any. */
-bool nst_nat_run(nst_stack *stack);
-/* When the next will be; NST_NEVER. */
-nst_time nst_nat_next(const nst_stack *stack);
+/* Forgets sessions that have not been used for too long. Cheap, and there is no timer: nobody has to wake up for it,
+** as long as it is called before somebody looks. */
+void nst_nat_expire(nst_stack *stack);
 
 /* ---- nat_packet.c ---- */
 

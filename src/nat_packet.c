@@ -6,7 +6,15 @@
 #include "nat.h"
 
 /* ICMP's types: questions and answers with an identifier, and what reports errors (RFC 792, RFC 5508 §3). */
-enum { ECHO_REPLY = 0, UNREACHABLE = 3, ECHO = 8, TIME_EXCEEDED = 11, PARAMETER = 12, TIMESTAMP = 13, TIMESTAMP_REPLY = 14 };
+enum {
+  ECHO_REPLY = 0,
+  UNREACHABLE = 3,
+  ECHO = 8,
+  TIME_EXCEEDED = 11,
+  PARAMETER = 12,
+  TIMESTAMP = 13,
+  TIMESTAMP_REPLY = 14
+};
 
 static size_t header_of(const uint8_t *packet) {
   return (packet[0] & 15u) * 4u;

@@ -50,6 +50,7 @@ nst_error nst_port_bind(nst_stack *stack, nst_binding *binding, nst_protocol pro
       !nst_interface_with_address(stack, host)) {
     return NST_ADDRESS_NOT_AVAILABLE;
   }
+  nst_nat_expire(stack);
   if (port == 0) {
     port = nst_port_choose(stack, protocol, host, NULL, 0);
     if (port == 0) return NST_ADDRESS_NOT_AVAILABLE;

@@ -128,7 +128,7 @@ static nst_time earlier(nst_time a, nst_time b) {
 
 static nst_time next_of_ip(const nst_stack *stack) {
   nst_time at = earlier(nst_reassembly_next(stack), nst_neighbours_next(stack));
-  at = earlier(at, earlier(nst_groups_next(stack), nst_nat_next(stack)));
+  at = earlier(at, nst_groups_next(stack));
   return earlier(at, earlier(nst_dhcp_next(stack), nst_slaac_next(stack)));
 }
 
@@ -212,12 +212,12 @@ static bool poll_interfaces(nst_stack *stack) {
 static void poll_inside(nst_stack *stack, void *argument) {
   poll_result *result = argument;
   int rounds = ROUNDS_AT_ONCE;
+  nst_nat_expire(stack);
   do {
     result->more = run_commands(stack, 0) > 0;
     if (poll_interfaces(stack)) result->more = true;
     if (nst_tcp_timers_run(stack)) result->more = true;
     if (nst_reassembly_run(stack)) result->more = true;
-    if (nst_nat_run(stack)) result->more = true;
     if (nst_neighbours_run(stack)) result->more = true;
     if (nst_groups_run(stack)) result->more = true;
     if (nst_dhcp_run(stack)) result->more = true;
