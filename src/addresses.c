@@ -6,6 +6,7 @@
 #include "bytes.h"
 #include "ethernet.h"
 #include "group.h"
+#include "nat.h"
 #include "slaac.h"
 #include "stack.h"
 #include "tcp.h"
@@ -274,6 +275,7 @@ nst_error nst_interface_set_addresses(nst_interface *interface, nst_address_orig
   }
   if (!own_all(interface)) return NST_NO_MEMORY;
   nst_tcp_addresses_changed(stack);
+  nst_nat_follow(interface);
   nst_groups_follow(interface);
   for (i = 0; i < count && nst_interface_is_ethernet(interface); i++) {
     if (fresh[i]) nst_ethernet_announce(interface, &interface->addresses[i].address);

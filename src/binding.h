@@ -109,6 +109,11 @@ int nst_lua_lease(lua_State *L);
 int nst_lua_start_slaac(lua_State *L);
 int nst_lua_slaac(lua_State *L);
 int nst_lua_learned_dns(lua_State *L);
+/* Methods of interfaces that masquerade (lua_nat.c). */
+int nst_lua_masquerade(lua_State *L);
+int nst_lua_map(lua_State *L);
+int nst_lua_unmap(lua_State *L);
+int nst_lua_mappings(lua_State *L);
 /* Methods of stacks that only tell (lua_stats.c). */
 int nst_lua_stats(lua_State *L);
 int nst_lua_sockets(lua_State *L);

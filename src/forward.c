@@ -8,6 +8,7 @@
 #include "ethernet.h"
 #include "fragment.h"
 #include "icmp.h"
+#include "nat.h"
 #include "reassembly.h"
 #include "stack.h"
 
@@ -52,17 +53,24 @@ static const char *impassable(const nst_interface *interface, const nst_packet *
   return NULL;
 }
 
-/*
-** Between a device without checksums and one with them a packet is completed, or checked for the last time. Both take
-** the whole of it: *packet is NULL while pieces are missing.
-*/
-static const char *change_medium(nst_interface *from, const nst_interface *to, nst_packet **packet) {
-  const char *cause = NULL;
-  if (nst_is_fragment((*packet)->data, (*packet)->length)) *packet = nst_reassemble(from, *packet, &cause);
-  if (*packet == NULL) return cause;
-  if (to->device->checksum) nst_transport_complete((*packet)->data, (*packet)->length);
-  else if (!nst_transport_holds((*packet)->data, (*packet)->length)) return "bad checksum";
+/* Between a device without checksums and one with them a packet is completed, or checked for the last time. */
+static bool changes_medium(const nst_interface *from, const nst_interface *to) {
+  return from->device->checksum != to->device->checksum;
+}
+
+static const char *change_medium(const nst_interface *to, nst_packet *packet) {
+  if (to->device->checksum) nst_transport_complete(packet->data, packet->length);
+  else if (!nst_transport_holds(packet->data, packet->length)) return "bad checksum";
   return NULL;
+}
+
+/* `change`: what there is to change already. NULL, or why the packet cannot pass: its sender is told. */
+static const char *masquerade(const nst_interface *from, nst_interface *to, nst_packet *packet,
+                              nst_translation *change) {
+  const char *cause = to->nat && packet->data[0] >> 4 == 4 ? nst_nat_outward(to, packet, change) : NULL;
+  if (cause || (!change->changes_source && !change->changes_destination)) return cause;
+  return nst_translate(packet->data, packet->length, change, from->device->checksum || to->device->checksum)
+             ? NULL : "bad checksum";
 }
 
 static void count_hop(uint8_t *packet, bool checksum) {
@@ -76,21 +84,31 @@ static void count_hop(uint8_t *packet, bool checksum) {
 }
 
 static void pass(nst_interface *from, nst_interface *to, nst_packet *packet, const ip_addr_t *source,
-                 const ip_addr_t *destination) {
+                 const ip_addr_t *destination, nst_translation *change) {
   bool ipv6 = IP_IS_V6(destination), whole_again = false;
   uint16_t mtu = nst_interface_mtu(to, destination);
   uint32_t most = mtu;
-  if (from->device->checksum != to->device->checksum) {
-    bool fragment = nst_is_fragment(packet->data, packet->length);
-    const char *cause = change_medium(from, to, &packet);
-    if (packet && cause) nst_interface_discard(from, packet, cause);
-    if (packet == NULL || cause) return;
-    whole_again = fragment;
+  const char *cause = NULL;
+  /* Checksums and ports are those of the whole. */
+  if ((changes_medium(from, to) || (to->nat && !ipv6)) && nst_is_fragment(packet->data, packet->length)) {
+    packet = nst_reassemble(from, packet, &cause);
+    if (packet == NULL) return;
+    whole_again = true;
+  }
+  if (changes_medium(from, to)) cause = change_medium(to, packet);
+  if (cause) {
+    nst_interface_discard(from, packet, cause);
+    return;
   }
   /* A way that was good for its pieces is good for pieces of the least size that every way takes. */
   if (whole_again && ipv6 && most > IP6_MIN_MTU_LENGTH) most = IP6_MIN_MTU_LENGTH;
   if (packet->length > most && !whole_again && (ipv6 || (packet->data[6] & 0x40) != 0)) {
     refuse(from, packet, source, destination, NST_ICMP_TOO_LONG, mtu, "message too long");
+    return;
+  }
+  cause = masquerade(from, to, packet, change);
+  if (cause) {
+    refuse(from, packet, source, destination, NST_ICMP_PROHIBITED, 0, cause); /* RFC 5508 REQ-8 */
     return;
   }
   count_hop(packet->data, to->device->checksum);
@@ -100,7 +118,7 @@ static void pass(nst_interface *from, nst_interface *to, nst_packet *packet, con
 }
 
 static void decide(nst_interface *interface, nst_packet *packet, const ip_addr_t *source,
-                   const ip_addr_t *destination) {
+                   const ip_addr_t *destination, nst_translation *change) {
   const char *cause = impassable(interface, packet, source, destination);
   struct netif *netif;
   nst_interface *to;
@@ -117,7 +135,8 @@ static void decide(nst_interface *interface, nst_packet *packet, const ip_addr_t
   }
   nst_route_next(to, destination, &next);
   /* Sent back over a link of two, it would go to and fro until its hops are used up (RFC 4443 §3.1). */
-  if (to == interface && to->device->medium == NST_MEDIUM_IP && ip_addr_eq(&next, destination)) {
+  if (to == interface && to->device->medium == NST_MEDIUM_IP && ip_addr_eq(&next, destination) &&
+      !change->changes_destination) {
     refuse(interface, packet, source, destination, NST_ICMP_HOST_UNREACHABLE, 0, "host unreachable");
     return;
   }
@@ -125,18 +144,38 @@ static void decide(nst_interface *interface, nst_packet *packet, const ip_addr_t
     refuse(interface, packet, source, destination, NST_ICMP_TOO_MANY_HOPS, 0, "too many hops");
     return;
   }
-  pass(interface, to, packet, source, destination);
+  pass(interface, to, packet, source, destination, change);
 }
 
 bool nst_forward(nst_interface *interface, nst_packet *packet, const ip_addr_t *source, const ip_addr_t *destination) {
+  nst_translation change = {false, false, {{0}, 0}, {{0}, 0}};
   if (!interface->stack->config.forwarding) return false;
   /* What came to everybody on the link is for nobody behind it (RFC 1812 5.3.4). */
   if (nst_interface_is_ethernet(interface) &&
       memcmp(packet->data - NST_FRAME_HEADER, interface->mac, NST_MAC_LENGTH) != 0) {
     return false;
   }
+  if (interface->nat && !IP_IS_V6(destination)) {
+    nst_interface_discard(interface, packet, "past the address outside");
+    return true;
+  }
   trim(packet);
   packet->switches = 0; /* another link begins */
-  decide(interface, packet, source, destination);
+  decide(interface, packet, source, destination, &change);
+  return true;
+}
+
+bool nst_forward_inward(nst_interface *interface, nst_packet *packet) {
+  nst_translation change = {false, false, {{0}, 0}, {{0}, 0}};
+  const char *cause = NULL;
+  ip_addr_t source, destination;
+  if (!nst_nat_inward(interface, packet, &change, &cause)) return false;
+  trim(packet);
+  packet->switches = 0;
+  nst_packet_addresses(interface, packet->data, &source, &destination);
+  memcpy(&ip_2_ip4(&destination)->addr, change.destination.host, 4);
+  if (cause == NULL && nst_interface_with_address(interface->stack, &destination)) cause = "not to be forwarded";
+  if (cause) nst_interface_discard(interface, packet, cause);
+  else decide(interface, packet, &source, &destination, &change);
   return true;
 }

@@ -11,5 +11,7 @@
 /* Inside the stack. A packet that the guard let pass and that is not for us is sent on, or dropped. Its frame's header,
 ** if it had one, is still in front of it. false: the stack is no router, or not for this one; else takes it over. */
 bool nst_forward(nst_interface *interface, nst_packet *packet, const ip_addr_t *source, const ip_addr_t *destination);
+/* The same for a whole packet to an address of ours that may be for somebody inside (nat.h). */
+bool nst_forward_inward(nst_interface *interface, nst_packet *packet);
 
 #endif

@@ -181,6 +181,7 @@ static const struct {
   [NST_ICMP_TOO_MANY_HOPS] = {11, 0, 3, 0},
   [NST_ICMP_TOO_LONG] = {3, 4, 2, 0},
   [NST_ICMP_PIECES_MISSING] = {11, 1, 3, 1},
+  [NST_ICMP_PROHIBITED] = {3, 13, 1, 1},
 };
 
 /* An error may be so long: RFC 1812 4.3.2.3, RFC 4443 §2.4(c). */

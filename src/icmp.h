@@ -17,7 +17,8 @@ typedef enum nst_icmp_reason {
   NST_ICMP_HOST_UNREACHABLE,
   NST_ICMP_TOO_MANY_HOPS,
   NST_ICMP_TOO_LONG,
-  NST_ICMP_PIECES_MISSING
+  NST_ICMP_PIECES_MISSING,
+  NST_ICMP_PROHIBITED
 } nst_icmp_reason;
 
 /* Inside the stack. Tells the sender of a packet that is about to be dropped; if that is we, our sockets learn it as

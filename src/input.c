@@ -164,6 +164,7 @@ void nst_interface_input(nst_interface *interface, nst_packet *packet, bool loop
     packet = put_together(interface, packet);
     if (packet == NULL || !passes(interface, packet, looped)) return;
   }
+  if (!looped && nst_forward_inward(interface, packet)) return;
   if (nst_is_nd(packet->data, packet->length)) {
     if (fragment || looped) refuse(interface, packet, NST_GUARD_ND); /* RFC 6980 §5; a raw socket may say anything */
     else nst_nd_input(interface, packet);

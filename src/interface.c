@@ -7,6 +7,7 @@
 #include "dhcp.h"
 #include "ethernet.h"
 #include "group.h"
+#include "nat.h"
 #include "neighbour.h"
 #include "slaac.h"
 #include "stack.h"
@@ -132,6 +133,7 @@ static void forget_stack(nst_interface *interface, nst_stack *stack) {
   nst_dhcp_stop(interface);
   nst_groups_forget(interface);
   nst_slaac_stop(interface);
+  nst_nat_stop(interface);
   nst_addresses_disown(stack, interface);
   interface->stack = NULL;
   nst_routes_drop_interface(stack, interface);

@@ -63,6 +63,7 @@ struct nst_interface {
   size_t group_count;
   nst_dhcp *dhcp;      /* NULL: not asked for */
   nst_slaac *slaac;    /* NULL: not asked for */
+  nst_nat *nat;        /* NULL: it does not masquerade */
   struct netif netifs[NST_IPV4_ADDRESSES];
   bool registered[NST_IPV4_ADDRESSES];
   nst_prefix addresses[NST_ADDRESSES];

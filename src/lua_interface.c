@@ -422,6 +422,7 @@ void nst_lua_open_interface(lua_State *L) {
     {"down", down}, {"is_up", is_up},
     {"mac", mac}, {"link_local", link_local}, {"start_dhcp", nst_lua_start_dhcp}, {"lease", nst_lua_lease},
     {"start_slaac", nst_lua_start_slaac}, {"slaac", nst_lua_slaac},
+    {"masquerade", nst_lua_masquerade}, {"map", nst_lua_map}, {"unmap", nst_lua_unmap}, {"mappings", nst_lua_mappings},
     {"stats", stats}, {"detach", detach}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"attach", attach}, {"add_route", add_route}, {"remove_route", remove_route},
                                        {"routes", routes},

@@ -10,7 +10,7 @@
 #include "lwip/stats.h"
 
 static void copy_stats(nst_stack *stack, void *argument) {
-  (void)stack;
+  nst_nat_expire(stack);
   memcpy(argument, &lwip_stats, sizeof lwip_stats);
 }
 
@@ -40,7 +40,9 @@ static void set_protocol(lua_State *L, const char *name, const struct stats_prot
 @treturn table counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly:
 {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions,
 limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet,
-and {failed, evicted, dropped, conflicts, duplicates} so far; groups: {entries}, what was sent of them {reports, leaves},
+and {failed, evicted, dropped, conflicts, duplicates} so far; nat, where an interface masquerades: {mappings, sessions},
+and packets dropped: {limited} to keep to the bounds, {filtered} that nobody inside asked for, {unmatched} that would have
+left and belong to nothing, or cannot be translated; groups: {entries}, what was sent of them {reports, leaves},
 {queries} that were heeded, {ignored} that break the rules, {unwanted} packets to groups that nobody joined; icmp_limited: errors not sent because there were too many;
 of a stack that an assertion of lwIP ended: {closed = true, cause} */
 int nst_lua_stats(lua_State *L) {
@@ -57,7 +59,7 @@ int nst_lua_stats(lua_State *L) {
     return 1;
   }
   if (stack == NULL || !nst_inside(stack, copy_stats, &lwip)) return nst_lua_fail(L, NST_CLOSED);
-  lua_createtable(L, 0, 17);
+  lua_createtable(L, 0, 18);
   set_protocol(L, "ip", &lwip.ip);
   lua_pop(L, 1);
   set_protocol(L, "ip_frag", &lwip.ip_frag);
@@ -113,6 +115,13 @@ int nst_lua_stats(lua_State *L) {
   set_number(L, "conflicts", stack->neighbours.counters.conflicts);
   set_number(L, "duplicates", stack->neighbours.counters.duplicates);
   lua_setfield(L, -2, "neighbours");
+  lua_createtable(L, 0, 5);
+  set_number(L, "mappings", stack->nat.outside.count);
+  set_number(L, "sessions", stack->nat.sessions.count);
+  set_number(L, "limited", stack->nat.limited);
+  set_number(L, "filtered", stack->nat.filtered);
+  set_number(L, "unmatched", stack->nat.unmatched);
+  lua_setfield(L, -2, "nat");
   lua_createtable(L, 0, 6);
   set_number(L, "entries", stack->groups.table.count);
   set_number(L, "reports", stack->groups.reports);

@@ -13,8 +13,10 @@ static bool overlap(const ip_addr_t *a, const ip_addr_t *b) {
   return ip_addr_isany(a) || ip_addr_isany(b) || ip_addr_eq(a, b);
 }
 
+/* By a mapping of a port of ours (nat.c), or another socket. */
 static bool taken(nst_stack *stack, nst_protocol protocol, const ip_addr_t *host, uint16_t port, bool shared) {
   nst_node *node;
+  if (nst_nat_holds(stack, protocol, host, port)) return true;
   for (node = nst_table_bucket(&stack->ports, port); node; node = node->next) {
     const nst_binding *binding = nst_holder(node, nst_binding, node);
     if (binding->protocol == protocol && binding->port == port && overlap(&binding->host, host) &&
@@ -23,6 +25,10 @@ static bool taken(nst_stack *stack, nst_protocol protocol, const ip_addr_t *host
     }
   }
   return false;
+}
+
+bool nst_port_is_taken(nst_stack *stack, nst_protocol protocol, const ip_addr_t *host, uint16_t port) {
+  return taken(stack, protocol, host, port, false);
 }
 
 /* RFC 6056, algorithm 1: a random start, then the next free one. */
@@ -44,6 +50,7 @@ nst_error nst_port_bind(nst_stack *stack, nst_binding *binding, nst_protocol pro
       !nst_interface_with_address(stack, host)) {
     return NST_ADDRESS_NOT_AVAILABLE;
   }
+  nst_nat_expire(stack);
   if (port == 0) {
     port = nst_port_choose(stack, protocol, host, NULL, 0);
     if (port == 0) return NST_ADDRESS_NOT_AVAILABLE;

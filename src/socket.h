@@ -63,6 +63,8 @@ nst_error nst_port_bind(nst_stack *stack, nst_binding *binding, nst_protocol pro
 /* A random port for a connection to that peer; 0 when none is left. */
 uint16_t nst_port_choose(nst_stack *stack, nst_protocol protocol, const ip_addr_t *local_host,
                          const ip_addr_t *remote_host, uint16_t remote_port);
+/* Whether somebody has the port of that address, who does not share it. */
+bool nst_port_is_taken(nst_stack *stack, nst_protocol protocol, const ip_addr_t *host, uint16_t port);
 void nst_port_release(nst_stack *stack, nst_binding *binding);
 
 #endif

@@ -60,6 +60,7 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   stack->run = hub->run;
   stack->base = -hub->now;
   nst_reassembly_init(stack);
+  nst_nats_init(stack);
   nst_neighbours_init(&stack->neighbours);
   nst_owner_init(&stack->memory);
   nst_pollset_init(&stack->pollset);
@@ -219,6 +220,7 @@ static bool poll_interfaces(nst_stack *stack) {
 static void poll_inside(nst_stack *stack, void *argument) {
   poll_result *result = argument;
   int rounds = ROUNDS_AT_ONCE;
+  nst_nat_expire(stack);
   do {
     result->more = run_commands(stack, 0) > 0;
     if (poll_interfaces(stack)) result->more = true;
@@ -340,6 +342,7 @@ void nst_stack_die(nst_stack *stack) {
   }
   nst_pollset_close(&stack->pollset);
   nst_trace_clear(stack);
+  nst_nats_clear(stack);
   nst_groups_clear(stack);
   nst_image_free(stack);
   nst_stack_release(stack);

@@ -10,6 +10,7 @@
 #include "hub.h"
 #include "image.h"
 #include "interface.h"
+#include "nat.h"
 #include "neighbour.h"
 #include "random.h"
 #include "reassembly.h"
@@ -110,6 +111,7 @@ struct nst_stack {
   nst_link gone;        /* nst_tcp.gone: their pcb was freed during this call */
   uint32_t isn_offset;  /* sequence numbers used so far: keeps new ISNs ahead of old ones */
   nst_reassembly reassembly;
+  nst_nats nat;
   nst_neighbours neighbours;
   nst_groups groups;
   unsigned dhcp_count, slaac_count; /* interfaces that have it */

@@ -5,6 +5,7 @@
 typedef struct nst_dhcp nst_dhcp;
 typedef struct nst_group nst_group;
 typedef struct nst_hub nst_hub;
+typedef struct nst_nat nst_nat;
 typedef struct nst_stack nst_stack;
 typedef struct nst_interface nst_interface;
 typedef struct nst_device nst_device;

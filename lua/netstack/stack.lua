@@ -121,6 +121,7 @@ local attach_rules = {
   end,
   dhcp = boolean,
   slaac = boolean,
+  masquerade = boolean,
 }
 
 local function set_gateway(interface, address, ipv6)
@@ -132,11 +133,11 @@ end
 -- announced.
 -- @tparam device dev
 -- @tparam[opt] table opts `name` (the first free of "eth0", "eth1", …), `addresses`, `gateway`, `gateway6`,
--- `slaac`; on Ethernet only `mac` (a random one) and `dhcp`
+-- `slaac`, `masquerade` (what is forwarded through it gets its address); on Ethernet only `mac` (a random one) and `dhcp`
 -- @treturn interface|nil
 -- @treturn string "address already in use" (the device is attached, or the name taken), "closed", "invalid address",
 -- "full" (255 interfaces and their second and further IPv4 addresses, or too many addresses), "no route" (a gateway
--- outside the addresses' prefixes), "not supported" (by the medium, or the mtu)
+-- outside the addresses' prefixes), "not supported" (by the medium, or the mtu; `masquerade`, and the stack is no router)
 ---@param dev netstack.device
 ---@param opts? table
 ---@return netstack.interface|nil, string?
@@ -152,6 +153,7 @@ function Stack:attach(dev, opts)
   if ok and opts.gateway then ok, why = set_gateway(interface, opts.gateway, false) end
   if ok and opts.gateway6 then ok, why = set_gateway(interface, opts.gateway6, true) end
   if ok and opts.dhcp then ok, why = interface:start_dhcp() end
+  if ok and opts.masquerade then ok, why = interface:masquerade(true) end
   if ok and opts.slaac then ok, why = interface:start_slaac() end
   if ok then return interface end
   interface:detach()

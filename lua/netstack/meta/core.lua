@@ -216,7 +216,7 @@ function core.link(mtu, medium, checksum, seed, since) end
 function core.lab_clock() end
 
 ---What has been done so far, in all runs.
----@return integer # polls of stacks
+---@return integer # polls of stacks, and turns of switches
 ---@return integer # packets that entered a link
 function core.work() end
 
@@ -225,6 +225,12 @@ function core.work() end
 ---@return netstack.stack|nil
 ---@return string|nil # "no memory"
 function core.stack(config) end
+
+---Has the stack forget all but its configuration, without a word to anybody. Until it is restarted, sockets cannot be made and what arrives is dropped.
+---@param stack netstack.stack
+---@return integer|nil # 1; harmless twice
+---@return string|nil # "closed"
+function core.crash(stack) end
 
 ---Whether the stack is open.
 ---@param stack netstack.stack
@@ -293,6 +299,16 @@ local stack = {}
 ---@return integer # 1; harmless twice
 function stack:close() end
 
+---Has a crashed stack go on, as a new one with the same configuration.
+---@return integer|nil # 1; harmless when it runs
+---@return string|nil # "closed"
+function stack:restart() end
+
+---Whether the stack has crashed and was not restarted yet.
+---@return boolean|nil
+---@return string|nil # "closed"
+function stack:crashed() end
+
 ---All work that can be done at `now` without waiting.
 ---@param now number seconds of the stack's clock, which never goes back
 ---@return boolean # whether anything was done
@@ -337,7 +353,7 @@ function stack:trace(fn) end
 function stack:name() end
 
 ---Counters by protocol.
----@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly: {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions, limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet, and {failed, evicted, dropped, conflicts, duplicates} so far; groups: {entries}, what was sent of them {reports, leaves}, {queries} that were heeded, {ignored} that break the rules, {unwanted} packets to groups that nobody joined; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended: {closed = true, cause}
+---@return table # counters by protocol: ip, ip_frag, icmp, ip6, ip6_frag, icmp6, udp, tcp, raw, memory; reassembly: {datagrams, bytes} that wait for the rest of their fragments, and datagrams given up for {timeouts, contradictions, limited}; neighbours, on Ethernet: {entries, incomplete} of these, packets {waiting} for one that has not answered yet, and {failed, evicted, dropped, conflicts, duplicates} so far; nat, where an interface masquerades: {mappings, sessions}, and packets dropped: {limited} to keep to the bounds, {filtered} that nobody inside asked for, {unmatched} that would have left and belong to nothing, or cannot be translated; groups: {entries}, what was sent of them {reports, leaves}, {queries} that were heeded, {ignored} that break the rules, {unwanted} packets to groups that nobody joined; icmp_limited: errors not sent because there were too many; of a stack that an assertion of lwIP ended: {closed = true, cause}
 function stack:stats() end
 
 ---The sockets.
@@ -412,6 +428,32 @@ function interface:start_slaac() end
 ---@return table|nil # {state, addresses, gateway, routers, dns, mtu, ignored, limited}: `state` is "SOLICITING" until there is an address, then "BOUND"; addresses are {address, preferred, expires}, routers {address, expires, reachable}, times in seconds from now, none for ever; `gateway` is the router that is used; `mtu` what one said; `ignored`, advertisements and options that made no sense; `limited`, {routers, prefixes, dns} for which there was no room
 ---@return string|nil # "not supported": no SLAAC here
 function interface:slaac() end
+
+---Gives the IPv4 packets of others that leave through the interface its own first IPv4 address, and ports of that; or no longer does, and forgets all mappings.
+---@param on boolean
+---@return integer|nil # 1
+---@return string|nil # "not supported": the stack is no router (`forwarding`)
+function interface:masquerade(on) end
+
+---Lets everybody outside reach a host inside at a port of the interface's address.
+---@param protocol string "tcp" or "udp"
+---@param port integer outside
+---@param host string inside
+---@param host_port? integer the same port
+---@return integer|nil # 1
+---@return string|nil # "address already in use" (the port, by a mapping or a socket of the stack, or the host's port by another mapping), "address not available" (the interface has no IPv4 address), "invalid address", "wrong ip version", "full", "not supported" (the interface does not masquerade)
+function interface:map(protocol, port, host, host_port) end
+
+---Takes a mapping of the user's away.
+---@param protocol string "tcp" or "udp"
+---@param port integer outside
+---@return integer|nil # 1
+---@return string|nil # "empty": there is none
+function interface:unmap(protocol, port) end
+
+---The mappings of an interface that masquerades, the oldest first.
+---@return table[]|nil # {protocol, address, port, host, host_port, fixed, sessions}: protocol "tcp", "udp" or "icmp", whose ports are identifiers; `fixed` by `map`, then without sessions, and without an address while the interface has none or a socket of the stack has that port
+function interface:mappings() end
 
 ---@class netstack.device
 local device = {}
