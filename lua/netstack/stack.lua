@@ -132,11 +132,13 @@ end
 -- announced.
 -- @tparam device dev
 -- @tparam[opt] table opts `name` (the first free of "eth0", "eth1", …), `addresses`, `gateway`, `gateway6`,
--- `slaac`, `masquerade` (what is forwarded through it gets its address); on Ethernet only `mac` (a random one) and `dhcp`
+-- `slaac`, `masquerade` (what is forwarded through it gets its address); on Ethernet only `mac` (a random one) and
+-- `dhcp`
 -- @treturn interface|nil
 -- @treturn string "address already in use" (the device is attached, or the name taken), "closed", "invalid address",
 -- "full" (255 interfaces and their second and further IPv4 addresses, or too many addresses), "no route" (a gateway
--- outside the addresses' prefixes), "not supported" (by the medium, or the mtu; `masquerade`, and the stack is no router)
+-- outside the addresses' prefixes), "not supported" (by the medium, or the mtu; `masquerade`, and the stack is no
+-- router)
 ---@param dev netstack.device
 ---@param opts? table
 ---@return netstack.interface|nil, string?
