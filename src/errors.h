@@ -24,7 +24,7 @@
   X(PORT_UNREACHABLE, "port unreachable", "the other host reported (ICMP) that nobody has that UDP port",              \
     "told once; check the port")                                                                                       \
   X(ADDRESS_IN_USE, "address already in use",                                                                          \
-    "another socket holds the port, the device is attached already, the socket is in that group already, or a TUN "    \
+    "another socket or a mapping holds the port, the device is attached already, the socket is in that group already, or a TUN "    \
     "interface is open already",                                                                                       \
     "choose another port or name, or close the other one")                                                             \
   X(ADDRESS_NOT_AVAILABLE, "address not available",                                                                    \

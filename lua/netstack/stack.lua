@@ -144,7 +144,8 @@ end
 -- @treturn interface|nil
 -- @treturn string "address already in use" (the device is attached, or the name taken), "closed", "invalid address",
 -- "full" (255 interfaces and their second and further IPv4 addresses, or too many addresses), "no route" (a gateway
--- outside the addresses' prefixes), "not supported" (by the medium, or the mtu; `masquerade`, and the stack is no router)
+-- outside the addresses' prefixes), "not supported" (by the medium, or the mtu; `masquerade`, and the stack is no
+-- router)
 ---@param dev netstack.device
 ---@param opts? table
 ---@return netstack.interface|nil, string?
