@@ -189,6 +189,12 @@ function core.learned_dns(stack) end
 ---@return string|nil # "no memory"
 function core.stack(config) end
 
+---Has the stack forget all but its configuration, without a word to anybody. Until it is restarted, sockets cannot be made and what arrives is dropped.
+---@param stack netstack.stack
+---@return integer|nil # 1; harmless twice
+---@return string|nil # "closed"
+function core.crash(stack) end
+
 ---Whether the stack is open.
 ---@param stack netstack.stack
 ---@return boolean
@@ -247,6 +253,16 @@ local stack = {}
 ---Ends the stack: RSTs what is open if the device has room, frees everything; devices are detached, not closed.
 ---@return integer # 1; harmless twice
 function stack:close() end
+
+---Has a crashed stack go on, as a new one with the same configuration.
+---@return integer|nil # 1; harmless when it runs
+---@return string|nil # "closed"
+function stack:restart() end
+
+---Whether the stack has crashed and was not restarted yet.
+---@return boolean|nil
+---@return string|nil # "closed"
+function stack:crashed() end
 
 ---All work that can be done at `now` without waiting.
 ---@param now number seconds of the stack's clock, which never goes back
