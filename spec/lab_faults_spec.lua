@@ -22,7 +22,7 @@ end
 local function reach(hosts, pairs_of)
   local list = {}
   for pair in pairs_of:gmatch "%a%a" do
-    local from, to = hosts[pair:sub(1, 1)], hosts[pair:sub(2, 2)]
+    local from = hosts[pair:sub(1, 1)]
     local count = 0
     for i, address in ipairs(require "netstack.names".all(from, pair:sub(2, 2))) do
       if i <= 1 or address:find(":", 1, true) and count < 2 then
@@ -78,7 +78,7 @@ describe("A partition", function()
   it("may be one way, and of many groups", function()
     local net, hosts = world()
     net:run(function()
-      assert.equal("abd", heard(hosts, "c"))
+      assert.equal("ab", heard(hosts, "c")) -- d knows nobody but a
       net:partition({ "a", "d" }, { "c" }, { oneway = true })
       assert.equal("b", heard(hosts, "c"))
       assert.equal("bcd", heard(hosts, "a"))
@@ -90,9 +90,13 @@ describe("A partition", function()
   end)
 
   it("lets multicast and broadcast through no more than anything else", function()
-    local net, hosts = world()
+    local net = lab.new()
+    local s = net:switch "s"
+    local a, b = net:host "a", net:host "b"
+    net:link(a, s)
+    net:link(s, b)
     net:run(function()
-      local socket, sender = hosts.b:udp(), hosts.a:udp()
+      local socket, sender = b:udp(), a:udp()
       socket:setsockname("*", 5353)
       socket:setoption("ip-add-membership", { multiaddr = "224.0.0.251", interface = "*" })
       sender:setoption("broadcast", true)
@@ -157,7 +161,7 @@ describe("A crash", function()
       sleep(1)
       local before = link:stats()["b->a"].sent
       assert.equal(1, net:crash(b))
-      assert.same({ nil, "closed" }, { select(1, waiting:join()), select(2, waiting:join()) })
+      assert.same({ nil, "closed", "" }, { waiting:join() })
       assert.same({ nil, "closed" }, { listener:accept() })
       assert.equal(5, client:send "hello") -- nobody has told it
       sleep(10)
@@ -165,9 +169,9 @@ describe("A crash", function()
       assert.is_true(client:info().retransmits > 1)
       assert.same({ nil, "closed" }, { b:bind("*", 80) })
       net:restart "b"
-      assert.same({ nil, "closed" }, { client:receive() }) -- a reset: nobody there knows of it
+      assert.same({ nil, "connection reset", "" }, { client:receive() }) -- nobody there knows of it
       local again = assert(b:bind("*", 80))
-      assert.is_userdata(a:connect("b", 80) and b)
+      assert.is_truthy(a:connect("b", 80))
       again:close()
     end)
     net:close()
