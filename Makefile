@@ -180,7 +180,7 @@ docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack
 	@$(LUA) .build/ldoc-source.lua build/docs-source $$(find lua -name '*.lua') $(wildcard src/*.c)
 	ldoc --fatalwarnings -c .ldoc.lua .
 
-bench: ## measure netstack on lua5.4 and luajit, lwIP driven from C, LuaSocket on loopback, TUN and veth, iperf3
+bench: ## measure netstack, lwIP driven from C, LuaSocket on loopback, TUN and veth, iperf3, how a lab grows
 	@$(MAKE) all unguarded LUA=luajit
 	@$(MAKE) run-bench LUA=lua5.4
 
@@ -195,6 +195,7 @@ run-bench: all
 	@$(need) ip ethtool iperf3 || true
 	$(LUA) bench/tun.lua
 	$(LUA) bench/iperf3.lua
+	$(environment) $(LUA) bench/scale.lua
 
 dist: ## release archive and build/dist/netstack-<version>-1.src.rock, both with lwIP inside
 	@$(need) zip
