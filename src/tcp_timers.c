@@ -9,6 +9,7 @@
 #include "lwip/priv/tcp_priv.h"
 
 #define RTO_INITIAL NST_SECOND               /* RFC 6298 (2.1) */
+#define RTO_AFTER_LOST_SYN (3 * NST_SECOND)  /* RFC 6298 (5.7) */
 #define RTO_LEAST (200 * NST_MILLISECOND)    /* RFC 6298 (2.4) has 1 s; this is what current systems do */
 #define RTO_MOST (60 * NST_SECOND)           /* RFC 6298 (2.5) */
 #define DELAYED_ACK (40 * NST_MILLISECOND)   /* RFC 9293 3.8.6.3 allows 500 ms */
@@ -64,7 +65,7 @@ void nst_tcp_timers_before(nst_tcp *tcp) {
 static nst_time rto_of(const nst_tcp *tcp) {
   nst_time variance = 4 * tcp->rttvar;
   nst_time rto;
-  if (tcp->srtt == 0) return RTO_INITIAL;
+  if (tcp->srtt == 0) return tcp->retransmits > 0 ? RTO_AFTER_LOST_SYN : RTO_INITIAL; /* what was lost is SYN */
   if (variance < NST_MILLISECOND) variance = NST_MILLISECOND; /* the clock's granularity, G */
   rto = tcp->srtt + variance;
   return rto < RTO_LEAST ? RTO_LEAST : rto > RTO_MOST ? RTO_MOST : rto;
