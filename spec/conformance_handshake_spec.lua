@@ -210,8 +210,8 @@ describe("Handshake:", function()
   check("RFC 7323 1.3: a window scale that is in no SYN is ignored", function()
     return {
       opened(nil, 1000),
-      inject { flags = "A", window = 300, options = { window_scale = 7 } },
-      call(function(t) assert.equal(300, t.socket:info().snd_wnd) end),
+      inject { flags = "A", window = 1500, options = { window_scale = 7 } },
+      call(function(t) assert.equal(1500, t.socket:info().snd_wnd) end),
     }
   end)
 

@@ -13,6 +13,7 @@
 #define RTO_LEAST (200 * NST_MILLISECOND)    /* RFC 6298 (2.4) has 1 s; this is what current systems do */
 #define RTO_MOST (60 * NST_SECOND)           /* RFC 6298 (2.5) */
 #define DELAYED_ACK (40 * NST_MILLISECOND)   /* RFC 9293 3.8.6.3 allows 500 ms */
+#define TIME_WAIT_LASTS 2000                 /* ticks; RFC 9293 3.4.2 has four minutes */
 #define RETRY_CLOSE (250 * NST_MILLISECOND)  /* a FIN for which there was no memory */
 
 /* Counter values for lwIP: running but not due, and due at the next tick. */
@@ -92,6 +93,8 @@ static void update_retransmission(nst_tcp *tcp) {
     nst_neighbour_proven(tcp->socket.stack, &tcp->local_host, &tcp->remote_host);
     if (tcp->timed_before != 0 && TCP_SEQ_LT(tcp->timed_sequence_before, pcb->lastack)) {
       sample(tcp, now - tcp->sample_start);
+      /* lwIP does not see that SYN|ACK ends the timing of our SYN. */
+      if (pcb->rtseq == tcp->timed_sequence_before) pcb->rttest = 0;
     }
     tcp->rto = rto_of(tcp);
   }
@@ -139,6 +142,7 @@ void nst_tcp_timers_after(nst_tcp *tcp) {
   stop_needless_probes(pcb);
   if (pcb->state == TIME_WAIT) {
     tcp->retransmit_at = tcp->persist_at = tcp->ack_at = tcp->keepalive_at = tcp->give_up_at = NST_NEVER;
+    tcp->state_at = from_ticks(tcp, pcb->tmr, TIME_WAIT_LASTS); /* anew when FIN comes again */
     schedule(tcp);
     return;
   }
