@@ -4,8 +4,8 @@ local script = require "netstack.script"
 
 local inject, expect, quiet, call = script.inject, script.expect, script.quiet, script.call
 local check, falls_short = conformance.checks(it, function(why) pending(why) end)
-local opened, connected, receive, times = conformance.opened, conformance.connected, conformance.receive, conformance.times
-local nodelay, send = conformance.nodelay, conformance.send
+local opened, connected, times = conformance.opened, conformance.connected, conformance.times
+local nodelay, send, receive = conformance.nodelay, conformance.send, conformance.receive
 
 local close = call(function(t) t.socket:close() end)
 local shutdown = call(function(t) assert(t.socket:shutdown("send")) end)

@@ -5,8 +5,8 @@ local script = require "netstack.script"
 local inject, expect, quiet, call = script.inject, script.expect, script.quiet, script.call
 local check, falls_short = conformance.checks(it, function(why) pending(why) end)
 local between = conformance.between
-local opened, connected, send, receive = conformance.opened, conformance.connected, conformance.send, conformance.receive
-local times, nodelay = conformance.times, conformance.nodelay
+local opened, connected, times = conformance.opened, conformance.connected, conformance.times
+local nodelay, send, receive = conformance.nodelay, conformance.send, conformance.receive
 
 local listen = call(function(t) t.listener = assert(t.stack:bind("*", 80)) end)
 -- A connect, and how it ended.
@@ -137,7 +137,7 @@ describe("Handshake:", function()
     }
   end)
 
-  check("RFC 9293 3.1 (MUST-2, MUST-3): what has a wrong checksum is for nobody, what we send has a right one", function()
+  check("RFC 9293 3.1 (MUST-2, MUST-3): what has a wrong checksum is for nobody, ours are right", function()
     return {
       listen,
       inject { flags = "S", checksum = 0x1234 },
@@ -235,8 +235,8 @@ describe("Handshake:", function()
     }
   end)
 
-  falls_short("RFC 7323 3.2: timestamps are answered where they are offered", "lwIP's timestamps are off: no PAWS", "timestamps",
-    function()
+  falls_short("RFC 7323 3.2: timestamps are answered where they are offered", "lwIP's timestamps are off: no PAWS",
+    "timestamps", function()
       return {
         listen,
         inject { flags = "S", options = { mss = 1460, timestamps = { value = 7, echo = 0 } } },
@@ -253,13 +253,14 @@ describe("Handshake:", function()
     }
   end)
 
-  falls_short("RFC 3168 6.1.1: ECN is agreed on where it is offered", "there is no ECN", "tcp.flags: expected", function()
-    return {
-      listen,
-      inject { flags = "SEC", options = { mss = 1460 } },
-      expect { flags = "SAE", ack = 1 },
-    }
-  end)
+  falls_short("RFC 3168 6.1.1: ECN is agreed on where it is offered", "there is no ECN", "tcp.flags: expected",
+    function()
+      return {
+        listen,
+        inject { flags = "SEC", options = { mss = 1460 } },
+        expect { flags = "SAE", ack = 1 },
+      }
+    end)
 
   check("RFC 6298 2.1, 5.5: SYN is repeated after 1 s, then after twice as long each time", function()
     return {

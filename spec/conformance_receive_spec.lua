@@ -259,7 +259,7 @@ describe("The window:", function()
     }
   end, SMALL)
 
-  check("RFC 9293 3.10.7.4, first (MUST-66): at a closed window RST and ACK count, data is acknowledged only", function()
+  check("RFC 9293 3.10.7.4, first (MUST-66): at a closed window RST and ACK count, data does not", function()
     return {
       opened(),
       nodelay,

@@ -139,7 +139,7 @@ describe("What is sent:", function()
     }
   end, { strict = false })
 
-  check("RFC 9293 3.8.6.1 (MUST-35, MUST-36): a closed window is probed after a timeout, then ever more seldom", function()
+  check("RFC 9293 3.8.6.1 (MUST-35, MUST-36): a closed window is probed after a timeout, then less often", function()
     return {
       opened(nil, 2000),
       send(bytes(2000)),
@@ -181,7 +181,7 @@ describe("What is sent:", function()
     return { opened(), quiet(100000) }
   end)
 
-  check("RFC 9293 3.8.4 (MUST-26, MUST-28): after two hours of silence keepalive asks, with a number that was acknowledged",
+  check("RFC 9293 3.8.4 (MUST-26, MUST-28): keepalive asks after two hours, with a number that is old",
     function()
       return {
         opened(),
@@ -275,7 +275,13 @@ describe("Timeouts:", function()
   end)
 
   check("RFC 6298 5.2: when all is acknowledged the timer is off", function()
-    return { opened(), send "hello", expect { flags = "PA" }, inject { after = 0.1, flags = "A", ack = 6 }, quiet(1000) }
+    return {
+      opened(),
+      send "hello",
+      expect { flags = "PA" },
+      inject { after = 0.1, flags = "A", ack = 6 },
+      quiet(1000),
+    }
   end)
 
   check("RFC 6298 5.3: an acknowledgement of new data starts the timer anew", function()
@@ -334,12 +340,13 @@ describe("Congestion control:", function()
     return { opened(), send(bytes(20000)), segments(1, 4), quiet(0.15) }
   end)
 
-  check("RFC 3390 1: of 1400 bytes three go at first, of 500 four", function(about)
-    return { opened { mss = 1400 },
+  check("RFC 3390 1: of 1400 bytes three go at first", function()
+    return {
+      opened { mss = 1400 },
       send(bytes(20000)),
       times(3, function(i) return expect { seq = 1 + 1400 * (i - 1), length = 1400 } end),
       quiet(0.15),
-      about.family == "ipv4" and {} or {} }
+    }
   end)
 
   check("RFC 5681 3.1: in slow start each acknowledged segment lets two go", function()
@@ -450,8 +457,8 @@ describe("Congestion control:", function()
       }
     end)
 
-  falls_short("RFC 6675 5: SACK blocks tell which segments to send again", "lwIP ignores those that come", "nothing came",
-    function()
+  falls_short("RFC 6675 5: SACK blocks tell which segments to send again", "lwIP ignores those that come",
+    "nothing came", function()
       return {
         grown(4),
         send(bytes(8000)),
@@ -466,8 +473,8 @@ describe("Congestion control:", function()
       }
     end)
 
-  falls_short("RFC 3042 2: the first two duplicates let new segments go", "lwIP has no limited transmit", "nothing came",
-    function()
+  falls_short("RFC 3042 2: the first two duplicates let new segments go", "lwIP has no limited transmit",
+    "nothing came", function()
       return {
         grown(4),
         send(bytes(12000)),

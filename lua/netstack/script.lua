@@ -1,32 +1,32 @@
 --- Packets in, packets out: a script plays the peer of one stack, and says what the stack has to answer and when.
 --
--- A script is a list of steps, and of lists of steps; each is a table that begins with its kind. `script.inject{…}`,
--- `expect{…}`, `quiet(…)` and `call(…)` make such tables, and know the line they stand in.
+-- A script is a list of steps, and of lists of steps; each is a table that begins with its kind. `script.inject{...}`,
+-- `expect{...}`, `quiet(...)` and `call(...)` make such tables, which know the line they stand in.
 --
--- - `{ "inject", … }`: a packet to the stack. Its fields are those of `netstack.packet`; fields of a TCP segment (`flags`,
---   `seq`, `ack`, `window`, `urgent`, `options`, `source_port`, …) may stand in the step itself. IP header, addresses and
---   ports need not be given, nor `seq` and `ack`: then it is the next of the stream, and acknowledges what was
---   expected. `length = n` stands for a payload of n bytes. Instead of fields, second in the table: bytes, or a function
---   that is called with the script's state and returns fields or bytes.
--- - `{ "expect", … }`: the next packet of the stack. What is not named may be anything, except that addresses and ports
---   have to be the connection's and checksums right. A value may be a function: it gets what was found and says whether
---   that will do; `false`: it is not there. Flags as letters are all that are set, as a table (`{ ack = true }`) those that
---   matter. `strict = false`: others before it are passed over.
--- - `{ "quiet", s }`: for so many seconds nothing comes.
+-- - `{ "inject", ... }`: a packet to the stack. Its fields are those of `netstack.packet`; the fields of a TCP segment
+--   (`flags`, `seq`, `ack`, `window`, `options` and so on) may stand in the step itself. IP header, addresses and ports
+--   need not be given, nor `seq` and `ack`: then it is the next of the stream, and acknowledges what was expected.
+--   `length = n` stands for a payload of n bytes. Instead of fields, second in the table: bytes, or a function that is
+--   called with the script's state and returns fields or bytes.
+-- - `{ "expect", ... }`: the next packet of the stack. What is not named may be anything, except that addresses and
+--   ports have to be the connection's, and checksums right. A value may be a function, which gets what was found and
+--   says whether that will do (second: why not); `false`: it is not there. Flags as letters are all that are set, as a
+--   table (`{ ack = true }`) those that matter. `strict = false`: others may come before it.
+-- - `{ "quiet", seconds }`: so long nothing comes.
 -- - `{ "call", fn }`: `fn(state)` is called in a task of its own; the script goes on when it has ended or waits.
 --
 -- Numbers count from the first of each side: the peer's SYN is `seq = 0`, its first byte 1, and so it is for the stack;
--- before the stack has sent a SYN, its numbers are those on the wire. Edges of SACK blocks count as acknowledgements do.
--- A window is as in the header, not scaled.
+-- before the stack has sent a SYN, its numbers are those on the wire. Edges of SACK blocks count as acknowledgements
+-- do. A window is as in the header, not scaled.
 --
--- Time is virtual and in seconds. `at` counts from the start of the script, `after` from the step before (when its packet
+-- Time is virtual, in seconds. `at` counts from the start of the script, `after` from the step before (when its packet
 -- was sent or came); without either a step happens at once. What is expected has to come then, give or take the
--- tolerance, or with `within` at any time until so long after the step before.
+-- tolerance, or, with `within`, until so long after the step before.
 --
 -- The state: `stack`; `family`, `local_host`, `local_port`, `remote_host`, `remote_port` (nil until they are known);
--- `packets`, all so far in `netstack.ladder`'s format, from "peer" and from "stack"; `last`, the one that was expected
--- last, with its `packet` as it was compared; `state:forget([isn])`: what comes next is a new connection, with other
--- numbers, and other ports unless options gave them. Functions may keep what they like in it.
+-- `packets`, all so far in `netstack.ladder`'s format, from "peer" and from "stack"; `last`, the one of these that was
+-- expected last, with its `packet` as it was compared; `state:forget([isn])`: what comes next is a new connection, with
+-- other numbers, and other ports unless options gave them. Functions may keep what they like in it.
 -- @module netstack.script
 
 local check = require "netstack.check"
@@ -63,7 +63,26 @@ local rules = {
   strict = check.of_type("boolean"),
 }
 
+---@class netstack.script.Options
+---@field family? "ipv4"|"ipv6"
+---@field config? table
+---@field local_host? string
+---@field remote_host? string
+---@field local_port? integer
+---@field remote_port? integer
+---@field isn? integer
+---@field tolerance? number
+---@field strict? boolean
+
 ---@class netstack.script.State
+---@field stack netstack.stack
+---@field family "ipv4"|"ipv6"
+---@field local_host string
+---@field remote_host string
+---@field local_port? integer
+---@field remote_port? integer
+---@field packets table[]
+---@field last? table
 local State = {}
 State.__index = State
 
@@ -324,13 +343,13 @@ end
 -- raised, with the step, what was expected and the last packets; so is a packet that nothing expected at the end, and a
 -- call that still waits then. Within `netstack.run` it is part of that run, else it is a run on the virtual clock.
 -- @tparam table list steps
--- @tparam[opt] table options `family` ("ipv4"; "ipv6"), `config` (of `netstack.new`), `local_host`, `remote_host` (as of
--- `netstack.piped`), `local_port`, `remote_port` (those of the first packet; what is injected before that is from port
--- 4000 to port 80), `isn` (the peer's initial sequence number), `tolerance` (0.001 seconds), `strict` (true: each packet
--- of the stack has to be expected, in order)
+-- @tparam[opt] table options `family` ("ipv4"; "ipv6"), `config` (of `netstack.new`), `local_host`, `remote_host` (as
+-- of `netstack.piped`), `local_port`, `remote_port` (those of the first packet; what is injected before that is from
+-- port 4000 to port 80), `isn` (the peer's initial sequence number), `tolerance` (0.001 seconds), `strict` (true: each
+-- packet of the stack has to be expected, in order)
 -- @treturn table all packets, as `netstack.ladder` draws them
 ---@param list table[]
----@param options? { family?: "ipv4"|"ipv6", config?: table, local_host?: string, remote_host?: string, local_port?: integer, remote_port?: integer, isn?: integer, tolerance?: number, strict?: boolean }
+---@param options? netstack.script.Options
 ---@return table[] packets
 function M.run(list, options)
   if type(list) ~= "table" then check.bad(1, "run", "table expected, got " .. type(list)) end

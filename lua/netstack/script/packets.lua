@@ -3,6 +3,7 @@
 -- @module netstack.script.packets
 
 local packet = require "netstack.packet"
+local struct = require "netstack.packet.struct"
 
 local format, rep = string.format, string.rep
 local ipairs, pairs, type = ipairs, pairs, type
@@ -78,7 +79,7 @@ function M.normalise(fields)
   made.tcp = segment or made.tcp
   if made.length ~= nil then
     if made.payload ~= nil then return nil, "both payload and length" end
-    local why = type(made.length) ~= "function" and (unfit(made.length) or (made.length < 0 or made.length > LONGEST) and "out of range: 0 to " .. LONGEST)
+    local why = type(made.length) ~= "function" and struct.unfit(made.length, LONGEST)
     if why then return nil, "length: " .. why end
   end
   return made
@@ -158,6 +159,15 @@ function M.read(parts, connection)
     renumber(tcp, connection.their_isn, connection.isn, relative)
   end
   return parts
+end
+
+--- Has an expectation count as `read` does, which knows -1, not 4294967295.
+-- @tparam table made by `normalise`
+function M.wrap(made)
+  if not made.tcp then return end
+  renumber(made.tcp, 0, 0, function(value, base)
+    return type(value) == "number" and relative(value, base) or value
+  end)
 end
 
 -- What an expectation leaves open, or only a function can tell.

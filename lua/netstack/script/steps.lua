@@ -71,6 +71,7 @@ function M.packet(fields, step, family)
   local made, why = packets.normalise(fields)
   why = why or check_packet(made, step, family)
   if why then return nil, why end
+  if step.kind == "expect" then packets.wrap(made) end
   return made
 end
 
