@@ -102,7 +102,7 @@ describe("Handshake:", function()
     }
   end)
 
-  check("RFC 9293 3.1 (MUST-64): options may begin at any byte", function()
+  check("RFC 9293 3.2 (MUST-64): options may begin at any byte", function()
     return {
       listen,
       inject { flags = "S", options = { "nop", "mss", "nop", "window_scale", mss = 600, window_scale = 3 } },
@@ -207,7 +207,7 @@ describe("Handshake:", function()
     }
   end)
 
-  check("RFC 7323 1.3: a window scale that is in no SYN is ignored", function()
+  check("RFC 7323 2.2: a window scale that is in no SYN is ignored", function()
     return {
       opened(nil, 1000),
       inject { flags = "A", window = 1500, options = { window_scale = 7 } },

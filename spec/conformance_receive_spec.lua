@@ -259,7 +259,7 @@ describe("The window:", function()
     }
   end, SMALL)
 
-  check("RFC 9293 3.10.7.4, first (MUST-66): at a closed window RST and ACK count, data does not", function()
+  check("RFC 9293 3.4 (MUST-66): at a closed window RST and ACK count, data does not", function()
     return {
       opened(),
       nodelay,
@@ -410,7 +410,7 @@ describe("What does not fit a connection:", function()
     }
   end, { strict = false })
 
-  check("RFC 8201 4, RFC 1191 7: who says that a path takes next to nothing is not believed", function(about)
+  check("RFC 8201 4, RFC 5927 7: who says that a path takes next to nothing is not believed", function(about)
     local ipv4 = about.name == "IPv4"
     return {
       opened(),

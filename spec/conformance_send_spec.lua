@@ -139,7 +139,7 @@ describe("What is sent:", function()
     }
   end, { strict = false })
 
-  check("RFC 9293 3.8.6.1 (MUST-35, MUST-36): a closed window is probed after a timeout, then less often", function()
+  check("RFC 9293 3.8.6.1 (MUST-36): a closed window is probed after a timeout, then less often", function()
     return {
       opened(nil, 2000),
       send(bytes(2000)),

@@ -13,7 +13,7 @@
 #define RTO_LEAST (200 * NST_MILLISECOND)    /* RFC 6298 (2.4) has 1 s; this is what current systems do */
 #define RTO_MOST (60 * NST_SECOND)           /* RFC 6298 (2.5) */
 #define DELAYED_ACK (40 * NST_MILLISECOND)   /* RFC 9293 3.8.6.3 allows 500 ms */
-#define TIME_WAIT_LASTS 2000                 /* ticks; RFC 9293 3.4.2 has four minutes */
+#define TIME_WAIT_LASTS 2000                 /* ticks; RFC 9293 3.6.1: 2 MSL, four minutes */
 #define RETRY_CLOSE (250 * NST_MILLISECOND)  /* a FIN for which there was no memory */
 
 /* Counter values for lwIP: running but not due, and due at the next tick. */
