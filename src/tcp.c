@@ -220,6 +220,7 @@ nst_error nst_tcp_send(nst_tcp *tcp, const char *data, size_t length, size_t *se
   if (error != NST_OK || length == 0) return error;
   if (tcp_sndbuf(pcb) == 0) return NST_WOULDBLOCK;
   nst_tcp_take_up(tcp);
+  nst_tcp_after_pause(tcp);
   while (done < length && tcp_sndbuf(pcb) > 0) {
     size_t rest = length - done, room = tcp_sndbuf(pcb);
     u8_t flags = TCP_WRITE_FLAG_COPY;

@@ -269,7 +269,8 @@ static void settle(nst_tcp *tcp) {
     if (pcb->state == SYN_RCVD || pcb->state == ESTABLISHED) nst_tcp_fit_path(tcp);
     nst_trace_state(stack, nst_tcp_state_name(tcp), &tcp->local_host, tcp->local_port, &tcp->remote_host,
                     tcp->remote_port);
-    if (pcb->state == FIN_WAIT_2 || pcb->state == TIME_WAIT) { /* lwIP counts from the last segment before the close, maybe long ago */
+    /* lwIP counts from the last segment before the close, maybe long ago. */
+    if (pcb->state == FIN_WAIT_2 || pcb->state == TIME_WAIT) {
       pcb->tmr = nst_stack_ticks(stack);
       nst_tcp_timers_after(tcp);
     }
@@ -446,5 +447,6 @@ void __wrap_tcp_input(struct pbuf *p, struct netif *input) {
   }
   if (extra > 0) input_widened(tcp, p, input, extra);
   else tcp_input(p, input);
+  if (tcp && tcp->pcb && !tcp->listening) nst_tcp_recover(tcp);
   nst_tcp_put_down(stack);
 }

@@ -58,6 +58,9 @@ void nst_tcp_timers_before(nst_tcp *tcp) {
   tcp->timed_before = pcb->rttest;
   tcp->timed_sequence_before = pcb->rtseq;
   tcp->tries_before = pcb->nrtx;
+  tcp->sent_before = pcb->snd_nxt;
+  tcp->window_before = pcb->cwnd;
+  tcp->duplicates_before = pcb->dupacks;
   if (pcb->rtime >= 0) pcb->rtime = RUNNING;
   pcb->rto = NOT_SOON;
   pcb->persist_cnt = 0;
@@ -139,6 +142,7 @@ static void stop_needless_probes(struct tcp_pcb *pcb) {
 void nst_tcp_timers_after(nst_tcp *tcp) {
   struct tcp_pcb *pcb = tcp->pcb;
   nst_time now = tcp->socket.stack->now;
+  if (pcb->snd_nxt != tcp->sent_before) tcp->sent_at = now;
   stop_needless_probes(pcb);
   if (pcb->state == TIME_WAIT) {
     tcp->retransmit_at = tcp->persist_at = tcp->ack_at = tcp->keepalive_at = tcp->give_up_at = NST_NEVER;
@@ -225,6 +229,7 @@ static void fire(nst_tcp *tcp) {
     tcp->retransmit_at = NST_NEVER;
     tcp->rto = tcp->rto * 2 < RTO_MOST ? tcp->rto * 2 : RTO_MOST; /* RFC 6298 (5.5) */
     pcb->rtime = DUE;
+    nst_tcp_timed_out(tcp);
     tick = true;
     if (pcb->nrtx == NST_TCP_TRIES_AT_SIZE) nst_tcp_path_is_silent(tcp);
   }
