@@ -69,9 +69,8 @@ struct nst_tcp {
   uint32_t acked_before, sent_before, window_before, timed_before, timed_sequence_before;
   uint8_t tries_before, duplicates_before;
   nst_time sent_at;        /* when something new was sent last */
-  uint32_t recover;        /* RFC 6582: what was on its way when something was found lost ends there (tcp_recovery.c) */
-  bool recover_known;      /* and is not acknowledged yet */
-  bool recovering;         /* by fast retransmission, not by a timeout */
+  bool recovering;         /* RFC 6582: until `recover` is acknowledged (tcp_recovery.c) */
+  uint32_t recover;
   unsigned persist_count;
   uint32_t retransmits;
 
@@ -177,8 +176,6 @@ void nst_tcp_complete_open(nst_tcp *tcp, const struct tcp_hdr *segment, struct n
 
 /* lwIP has looked at a segment: loss recovery (RFC 6582) beyond what it does. */
 void nst_tcp_recover(nst_tcp *tcp);
-/* Step 4 of it: a retransmission timeout. */
-void nst_tcp_timed_out(nst_tcp *tcp);
 /* Before something is sent: a window that was not used is narrow again (RFC 5681 4.1). */
 void nst_tcp_after_pause(nst_tcp *tcp);
 

@@ -39,23 +39,18 @@ static void send_limited(struct tcp_pcb *pcb) {
 void nst_tcp_recover(nst_tcp *tcp) {
   struct tcp_pcb *pcb = tcp->pcb;
   bool advanced = pcb->lastack != tcp->acked_before;
-  if (pcb->state < ESTABLISHED || pcb->state == TIME_WAIT || (pcb->flags & TF_RTO)) return;
-  if (tcp->recover_known && TCP_SEQ_GEQ(pcb->lastack, tcp->recover)) tcp->recover_known = tcp->recovering = false;
-  if (tcp->recovering) {
-    if (advanced && pcb->unacked) recover_further(tcp);
+  if (pcb->state < ESTABLISHED || pcb->state == TIME_WAIT || (pcb->flags & TF_RTO)) {
+    tcp->recovering = false; /* step 4: lwIP sends all again, and TF_RTO stays until that is acknowledged */
+  } else if (tcp->recovering) {
+    if (!advanced) return;
+    tcp->recovering = pcb->unacked && TCP_SEQ_LT(pcb->lastack, tcp->recover);
+    if (tcp->recovering) recover_further(tcp);
   } else if (pcb->flags & TF_INFR) {
-    if (tcp->recover_known) return; /* step 2: duplicates may be of what a timeout had sent again */
-    tcp->recovering = tcp->recover_known = true;
+    tcp->recovering = true;
     tcp->recover = tcp->sent_before;
   } else if (!advanced && pcb->dupacks > tcp->duplicates_before && pcb->dupacks <= 2) {
     send_limited(pcb);
   }
-}
-
-void nst_tcp_timed_out(nst_tcp *tcp) {
-  tcp->recovering = false;
-  tcp->recover_known = true;
-  tcp->recover = tcp->pcb->snd_nxt;
 }
 
 void nst_tcp_after_pause(nst_tcp *tcp) {

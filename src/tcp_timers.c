@@ -229,7 +229,6 @@ static void fire(nst_tcp *tcp) {
     tcp->retransmit_at = NST_NEVER;
     tcp->rto = tcp->rto * 2 < RTO_MOST ? tcp->rto * 2 : RTO_MOST; /* RFC 6298 (5.5) */
     pcb->rtime = DUE;
-    nst_tcp_timed_out(tcp);
     tick = true;
     if (pcb->nrtx == NST_TCP_TRIES_AT_SIZE) nst_tcp_path_is_silent(tcp);
   }
