@@ -278,7 +278,7 @@ $(LWIP_O): $(lwip_objects) src/lwip/image.ld .build/check-image $(MAKEFILE_LIST)
 core_objects := $(patsubst src/%.c,$(BUILD)/src/%.o,$(sort $(wildcard src/*.c)))
 warnings := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(WERROR),-Werror)
 core_cc := $(CC) -std=c99 -D_GNU_SOURCE $(CFLAGS) $(pic) $(warnings) $(san_flags) -pthread \
-  -Isrc $(includes) -isystem $(LUA_INCDIR) -MMD -MP
+  -Isrc $(includes) -isystem $(LUA_INCDIR) -MD -MP
 # Under a sanitizer the library stays mapped after lua_close, or its reports would have no names.
 nodelete := -Wl,-z,nodelete
 link := $(CC) $(CFLAGS) $(san_flags) -pthread -Wl,-z,start-stop-visibility=hidden $(if $(SAN),$(nodelete)) $(LDFLAGS)
