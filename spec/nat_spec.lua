@@ -132,6 +132,18 @@ describe("Masquerading", function()
     assert.equal(BOB, w.enter(echo(REMOTE, OUTSIDE, two.icmp.identifier, true)).ipv4.destination)
   end)
 
+  it("tells ids of hosts apart, too, where they matter", function() -- RFC 6864 5.3.1
+    local w = router()
+    local function with(host, fragment)
+      return packets.ipv4(host, REMOTE, 17, packets.parse(packets.udp(host, 1, REMOTE, 2, "x")).payload,
+        { id = 7, fragment = fragment })
+    end
+    local one, two = w.leave(with(ALICE), with(BOB))
+    assert.are_not.equal(one.ipv4.id, two.ipv4.id)
+    one, two = w.leave(with(ALICE, 0x4000), with(BOB, 0x4000))
+    assert.same({ 7, 7 }, { one.ipv4.id, two.ipv4.id })
+  end)
+
   it("lets in only what a host inside has asked for, and answers the rest itself", function()
     local w = router()
     w.leave(packets.udp(ALICE, 500, REMOTE, 1, "a"), tcp(ALICE, 500, REMOTE, 1, "S"), echo(ALICE, REMOTE, 9))
