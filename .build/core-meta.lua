@@ -9,8 +9,8 @@ local files = { select(2, ...) }
 -- Objects that users see; handles are seen by the Lua layer alone.
 local class_names = { stack = "netstack.stack", interface = "netstack.interface", device = "netstack.device",
   channel = "netstack.channel", ticket = "netstack.ticket", tcp = "netstack.core.tcp", udp = "netstack.core.udp",
-  raw = "netstack.core.raw" }
-local class_order = { "stack", "interface", "device", "channel", "ticket", "tcp", "udp", "raw" }
+  raw = "netstack.core.raw", link = "netstack.link", switch = "netstack.switch" }
+local class_order = { "stack", "interface", "device", "channel", "ticket", "tcp", "udp", "raw", "link", "switch" }
 
 -- LDoc's type in the language server's words.
 local function type_of(text)

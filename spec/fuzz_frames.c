@@ -370,7 +370,7 @@ static bool interface_is_over_bounds(const world *w) {
   for (link = w->stack->routes.all.next; link != &w->stack->routes.all; link = link->next) routes++;
   if (six > NST_IPV6_ADDRESSES || routes > NST_ADDRESSES + NST_SLAAC_PREFIXES + 6) return true;
   return slaac->router_count > NST_SLAAC_ROUTERS || slaac->prefix_count > NST_SLAAC_PREFIXES ||
-         slaac->server_count > NST_SLAAC_SERVERS || (w->interface->up && slaac->at <= w->stack->now);
+         slaac->server_count > NST_SLAAC_SERVERS || (w->interface->on && slaac->at <= w->stack->now);
 }
 
 static void check(world *w) {

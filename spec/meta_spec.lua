@@ -55,11 +55,11 @@ local function assert_same_names(expected, found, where)
 end
 
 describe("what C registers", function()
-  it("is a good many functions of eight classes", function()
+  it("is a good many functions of eleven classes", function()
     local classes, count = {}, 0
     for class in pairs(core.classes) do classes[#classes + 1] = class end
     table.sort(classes)
-    assert.are.equal("channel device interface raw stack tcp ticket udp", table.concat(classes, " "))
+    assert.are.equal("channel device filter interface link raw stack switch tcp ticket udp", table.concat(classes, " "))
     for _ in pairs(registered()) do count = count + 1 end
     assert.is_true(count > 80)
   end)

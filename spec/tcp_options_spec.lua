@@ -26,7 +26,7 @@ describe("TCP options", function()
           local listener = stack:bind("*", 80)
           local peer = helper.peer(far, family)
           peer.their_port = 80
-          fn(peer, stack)
+          fn(peer, stack, listener)
           listener:close()
           stack:close()
         end)
@@ -63,6 +63,24 @@ describe("TCP options", function()
       peer:send(helper.SYN + helper.ACK, nil, { options = "\2\4\5\180" })
       peer:expect("ACK", 1)
       assert(task:join()):abort()
+    end)
+
+    spec("name an MSS in the first SYN only: later ones change nothing #guarded", function(peer, stack, listener)
+      peer.window = 300
+      peer:send(helper.SYN, nil, { options = "\2\4\5\180" })
+      peer:expect("SYN ACK", 1)
+      peer:send(helper.SYN, nil, { seq = peer.seq - 1, ack = 0, options = "\2\4\1\0" }) -- our answer was lost
+      peer:expect("SYN ACK", 1)
+      peer:send(helper.ACK)
+      local conn = assert(listener:accept())
+      assert.equal(1460 - (family.name == "IPv4" and 0 or 20), conn:info().mss)
+      assert.equal(2000, conn:send(("x"):rep(2000)))
+      peer:expect("ACK", 1)
+      peer:send(helper.ACK, nil, { options = "\1\2\4\0\64\1\1\1" })
+      assert.equal(2000, conn:send(("y"):rep(2000))) -- what is queued is longer than 64 bytes
+      assert.equal(1460 - (family.name == "IPv4" and 0 or 20), conn:info().mss)
+      conn:abort()
+      assert.equal("LISTEN", stack:sockets()[1].state)
     end)
 
     spec("that do not add up are dropped with their segment #guarded", function(peer, stack)

@@ -46,6 +46,31 @@ describe("TCP window", function()
       end)
     end)
 
+    it("may begin at 0 and then be tiny, " .. family.name, function()
+      netstack.run(function()
+        local stack, far = helper.piped()
+        local listener, peer = stack:bind("*", 80), helper.peer(far, family)
+        peer.window = 0
+        peer:connect(80)
+        local socket = assert(listener:accept())
+        assert.equal(2000, socket:send(("x"):rep(2000)))
+        peer.window = 300
+        peer:send(helper.ACK)
+        assert.equal(1000, socket:send(("y"):rep(1000))) -- lwIP ended in an assertion here
+        local got = ""
+        while #got < 3000 do
+          local segment = assert(peer:take(100))
+          got, peer.ack = got .. segment.data, segment.seq + #segment.data
+          peer:send(helper.ACK)
+        end
+        assert.equal(("x"):rep(2000) .. ("y"):rep(1000), got)
+        assert.equal("LISTEN", stack:sockets()[1].state)
+        socket:abort()
+        listener:close()
+        stack:close()
+      end)
+    end)
+
     it("loses nothing when both readers sleep, over and over, " .. family.name, function()
       local a, b = helper.pair { seed = 1 }
       netstack.run(function()

@@ -112,7 +112,7 @@ static bool set_netif4(nst_interface *interface, int i, const nst_prefix *prefix
     if (netif_add(netif, &address, &mask, &none, interface, init_netif, ip_input) == NULL) return false;
     interface->registered[i] = true;
     interface->stack->netif_count++;
-    if (interface->up) netif_set_up(netif);
+    if (interface->on) netif_set_up(netif);
   } else if (prefix == NULL && i > 0) {
     remove_netif(interface, i);
   } else if (!ip4_addr_eq(netif_ip4_addr(netif), &address) || !ip4_addr_eq(netif_ip4_netmask(netif), &mask)) {

@@ -109,7 +109,7 @@ nst_box *nst_lua_test(lua_State *L, int index, nst_class class) {
 
 nst_box *nst_lua_check(lua_State *L, int index, nst_class class, const char *function) {
   static const char *const names[] = {"stack", "interface", "device", "channel", "ticket",
-                                      "tcp socket", "udp socket", "raw socket"};
+                                      "tcp socket", "udp socket", "raw socket", "link", "filter", "switch"};
   nst_box *box = nst_lua_test(L, index, class);
   if (box == NULL) {
     char why[80];
@@ -213,6 +213,13 @@ bool nst_lua_prefix(lua_State *L, int index, nst_stack *stack, nst_prefix *prefi
 void nst_lua_push_address(lua_State *L, const nst_stack *stack, const ip_addr_t *address) {
   char text[NST_ADDRESS_LENGTH];
   lua_pushstring(L, nst_address_format(stack, address, text));
+}
+
+void nst_lua_push_station(lua_State *L, const uint8_t *address) {
+  const uint8_t *a = address;
+  char text[18];
+  snprintf(text, sizeof text, "%02x:%02x:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3], a[4], a[5]);
+  lua_pushstring(L, text);
 }
 
 nst_time nst_lua_time(double seconds) {
@@ -368,8 +375,9 @@ bool nst_lua_flush(lua_State *L) {
   nst_hub *hub = nst_lua_hub(L);
   bool did = false;
   luaL_checkstack(L, 8, "flush");
-  while (!nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced)) {
+  while (!nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced) || !nst_list_empty(&hub->crossed)) {
     did = true;
+    if (!nst_list_empty(&hub->crossed)) nst_lua_flush_crossing(L);
     if (!nst_list_empty(&hub->traced)) flush_trace(L, nst_holder(hub->traced.next, nst_stack, traced));
     if (!nst_list_empty(&hub->outgoing)) flush_device(L, nst_holder(hub->outgoing.next, nst_device, outgoing));
   }

@@ -10,12 +10,13 @@
 #include "errors.h"
 #include "hub.h"
 #include "interface.h"
+#include "link.h"
 #include "socket.h"
 #include "stack.h"
 
 typedef enum nst_class {
   NST_CLASS_STACK, NST_CLASS_INTERFACE, NST_CLASS_DEVICE, NST_CLASS_CHANNEL, NST_CLASS_TICKET,
-  NST_CLASS_TCP, NST_CLASS_UDP, NST_CLASS_RAW, NST_CLASS_COUNT
+  NST_CLASS_TCP, NST_CLASS_UDP, NST_CLASS_RAW, NST_CLASS_LINK, NST_CLASS_FILTER, NST_CLASS_SWITCH, NST_CLASS_COUNT
 } nst_class;
 
 typedef struct nst_box {
@@ -64,6 +65,8 @@ bool nst_lua_address(lua_State *L, int n, nst_stack *stack, ip_addr_t *address, 
 bool nst_lua_prefix(lua_State *L, int index, nst_stack *stack, nst_prefix *prefix);
 
 void nst_lua_push_address(lua_State *L, const nst_stack *stack, const ip_addr_t *address);
+/* "02:00:00:00:00:01" of six bytes. */
+void nst_lua_push_station(lua_State *L, const uint8_t *address);
 nst_time nst_lua_time(double seconds);
 double nst_lua_seconds(nst_time time);
 
@@ -89,6 +92,15 @@ void nst_lua_push_socket(lua_State *L, nst_socket *socket);
 nst_socket *nst_lua_test_socket(lua_State *L, int index);
 void nst_lua_push_ticket(lua_State *L, nst_request *request);
 
+/* Pushes an empty device object with a table for what it keeps alive. [-0, +1] */
+nst_box *nst_lua_device_box(lua_State *L);
+/* Tells a link's trace function of the oldest packet in hub->crossed. */
+void nst_lua_flush_crossing(lua_State *L);
+/* The object and the device that is attached to it keep each other, until the object leaves the device, or all that it
+** has. `number` is the device's among the object's. [-0, +0] */
+void nst_lua_keep_device(lua_State *L, int object, int device, unsigned number);
+void nst_lua_leave_device(lua_State *L, int object, unsigned number);
+void nst_lua_leave_devices(lua_State *L, int object);
 /* The interface of a method's first argument; NULL: it was detached. */
 nst_interface *nst_lua_interface(lua_State *L, const char *function);
 /* Methods of interfaces about what they learn from others, and a function of stacks (lua_learned.c). */
@@ -110,6 +122,8 @@ int nst_lua_sockets(lua_State *L);
 void nst_lua_open_stack(lua_State *L);
 void nst_lua_open_interface(lua_State *L);
 void nst_lua_open_device(lua_State *L);
+void nst_lua_open_link(lua_State *L);
+void nst_lua_open_switch(lua_State *L);
 void nst_lua_open_channel(lua_State *L);
 void nst_lua_open_tcp(lua_State *L);
 void nst_lua_open_datagram(lua_State *L);

@@ -83,7 +83,7 @@ nst_packet *nst_callback_device_take(nst_device *device) {
 }
 
 nst_error nst_callback_device_input(nst_device *device, nst_packet *packet) {
-  if (!device->open || device->interface == NULL) { /* nobody will ever read it */
+  if (!device->open || device->user == NULL) { /* nobody will ever read it */
     device->counters.rx_dropped++;
     nst_packet_free(packet);
     return device->open ? NST_OK : NST_CLOSED;

@@ -4,6 +4,8 @@
 
 #include "bytes.h"
 #include "chain.h"
+#include "ethernet.h"
+#include "reassembly.h"
 
 #include "lwip/opt.h"
 
@@ -91,4 +93,37 @@ void nst_transport_complete(uint8_t *packet, size_t length) {
   sum = sum_of(packet, &t);
   if (sum == 0 && t.protocol == UDP) sum = 0xffff; /* 0 would mean that there is none */
   memcpy(packet + t.place, &sum, 2);
+}
+
+/* The length of the whole IP packet in a frame; 0: there is none. */
+static size_t whole_packet(const uint8_t *frame, size_t length) {
+  const uint8_t *packet = frame + NST_FRAME_HEADER;
+  size_t total = 0, header = 40;
+  unsigned type;
+  if (length < NST_FRAME_HEADER + 20) return 0;
+  length -= NST_FRAME_HEADER;
+  type = nst_get16(frame + 12);
+  if (type == NST_TYPE_IPV4 && packet[0] >> 4 == 4) {
+    header = (packet[0] & 15u) * 4u;
+    total = nst_get16(packet + 2);
+  } else if (type == NST_TYPE_IPV6 && packet[0] >> 4 == 6) {
+    total = header + nst_get16(packet + 4);
+  }
+  if (header < 20 || total < header || total > length || nst_is_fragment(packet, total)) return 0;
+  return total;
+}
+
+bool nst_frame_holds(const uint8_t *frame, size_t length) {
+  const uint8_t *packet = frame + NST_FRAME_HEADER;
+  size_t total = whole_packet(frame, length);
+  if (total == 0) return true;
+  return (packet[0] >> 4 == 6 || nst_header_checksum(packet) == 0) && nst_transport_holds(packet, total);
+}
+
+void nst_frame_complete(uint8_t *frame, size_t length) {
+  uint8_t *packet = frame + NST_FRAME_HEADER;
+  size_t total = whole_packet(frame, length);
+  if (total == 0) return;
+  if (packet[0] >> 4 == 4) nst_header_complete(packet);
+  nst_transport_complete(packet, total);
 }

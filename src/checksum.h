@@ -20,4 +20,9 @@ bool nst_transport_holds(const uint8_t *packet, size_t length);
 /* Puts it in. */
 void nst_transport_complete(uint8_t *packet, size_t length);
 
+/* Of a frame that nobody has looked at: whether all checksums of the packet in it hold; puts them in. One that is no
+** whole IP packet, a fragment too, stays as it is, and holds. */
+bool nst_frame_holds(const uint8_t *frame, size_t length);
+void nst_frame_complete(uint8_t *frame, size_t length);
+
 #endif

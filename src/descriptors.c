@@ -25,7 +25,7 @@ static nst_device *device_at(const nst_link *link) {
 /* What somebody waits for (poll.h); 0: nobody does. */
 static short wanted(const nst_device *device) {
   short events = device->kind->events(device);
-  if (device->interface) return events;
+  if (device->user) return events;
   if (nst_list_empty(&device->readers)) events &= ~POLLIN;
   if (nst_list_empty(&device->writers)) events &= ~POLLOUT;
   return events;
@@ -48,13 +48,14 @@ void nst_descriptors_update(nst_device *device) {
   if (device->fd < 0) return;
   events = device->gone ? 0 : wanted(device); /* a device that is gone would be ready for ever */
   nst_pollset_watch(&device->hub->bell.set, device->fd, &device->bell_events, events);
-  if (device->interface) {
-    nst_pollset_watch(&device->interface->stack->pollset, device->fd, &device->stack_events, events);
+  if (device->user && device->user->pollset) {
+    nst_pollset_watch(device->user->pollset, device->fd, &device->user_events, events);
   }
 }
 
-void nst_descriptors_leave(nst_device *device, nst_stack *stack) {
-  if (device->fd >= 0) nst_pollset_watch(&stack->pollset, device->fd, &device->stack_events, 0);
+void nst_descriptors_leave(nst_device *device) {
+  if (device->fd < 0 || device->user->pollset == NULL) return;
+  nst_pollset_watch(device->user->pollset, device->fd, &device->user_events, 0);
 }
 
 /* An open file stays in an epoll instance for as long as any descriptor of it is open: a child's, or one that was given
@@ -80,7 +81,7 @@ nst_error nst_descriptors_gather(nst_stack *stack) {
   for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
     nst_device *device = nst_holder(link, nst_interface, link)->device;
     if (device == NULL) continue;
-    device->stack_events = 0;
+    device->user_events = 0;
     nst_descriptors_update(device);
   }
   return NST_OK;

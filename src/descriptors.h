@@ -15,8 +15,8 @@ void nst_descriptors_flush(nst_hub *hub);
 void nst_descriptors_remove(nst_device *device);
 /* Somebody began or ceased to wait for it, or it waits for something else. */
 void nst_descriptors_update(nst_device *device);
-/* It is about to be detached from the stack. */
-void nst_descriptors_leave(nst_device *device, nst_stack *stack);
+/* It is about to be detached from its user. */
+void nst_descriptors_leave(nst_device *device);
 /* The hub's bell is new. */
 void nst_descriptors_rewatch(nst_hub *hub);
 /* Makes the stack's pollset stand for all its devices, from now on. NST_FULL: no descriptor is left. */

@@ -1,7 +1,7 @@
 #include "device.h"
 
+#include "descriptors.h"
 #include "ethernet.h"
-#include "interface.h"
 #include "request.h"
 
 #include <stdlib.h>
@@ -51,11 +51,27 @@ void nst_device_release(nst_device *device) {
 void nst_device_close(nst_device *device) {
   if (!device->open) return;
   device->open = false;
-  if (device->interface) nst_interface_detach(device->interface);
+  if (device->user) device->user->closed(device->user);
   device->kind->close(device);
   nst_list_remove(&device->outgoing);
   nst_requests_attempt(&device->readers);
   nst_requests_attempt(&device->writers);
+}
+
+void nst_device_attach(nst_device *device, nst_device_user *user) {
+  device->user = user;
+  (void)nst_device_retain(device);
+  nst_descriptors_update(device);
+  nst_requests_attempt(&device->readers); /* who drove it by hand cannot any more */
+  nst_requests_attempt(&device->writers);
+  if (nst_device_has_packet(device)) user->packet_came(user);
+}
+
+void nst_device_detach(nst_device *device) {
+  nst_descriptors_leave(device);
+  device->user = NULL;
+  nst_descriptors_update(device);
+  nst_device_release(device);
 }
 
 bool nst_device_has_room(const nst_device *device) {
@@ -90,11 +106,11 @@ nst_packet *nst_device_receive(nst_device *device) {
 }
 
 void nst_device_packet_came(nst_device *device) {
-  if (device->interface) nst_interface_packet_came(device->interface);
+  if (device->user) device->user->packet_came(device->user);
   else nst_requests_attempt(&device->readers);
 }
 
 void nst_device_room_came(nst_device *device) {
-  if (device->interface) nst_interface_room_came(device->interface);
+  if (device->user) device->user->room_came(device->user);
   else nst_requests_attempt(&device->writers);
 }

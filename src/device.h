@@ -1,7 +1,7 @@
 /*
 ** Devices carry whole packets between a stack and something else. A kind of device is a table of functions; what is
-** here serves them all: attaching, counting, and telling the attached stack (or whoever drives the device by hand)
-** that packets have come or that there is room again. A device takes a packet or refuses it; it never blocks, and
+** here serves them all: attaching, counting, and telling the user (or whoever drives the device by hand) that packets
+** have come or that there is room again. A device takes a packet or refuses it; it never blocks, and
 ** never delivers while it is being handed one.
 */
 #ifndef NST_DEVICE_H
@@ -34,6 +34,15 @@ typedef struct nst_device_kind {
   void (*flush)(nst_device *device);
 } nst_device_kind;
 
+/* Whoever has a device: a stack's interface, a switch's port. Is told while packets are on their way, so it only takes
+** note, and looks at the device later. */
+typedef struct nst_device_user {
+  void (*packet_came)(struct nst_device_user *user);
+  void (*room_came)(struct nst_device_user *user);
+  void (*closed)(struct nst_device_user *user); /* the device is: the user lets go of it */
+  nst_pollset *pollset; /* waits for the device's descriptor as well; NULL: the hub's bell alone does */
+} nst_device_user;
+
 typedef struct nst_device_counters {
   uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes; /* as the attached side sees it */
   uint64_t rx_dropped, tx_dropped;                     /* no room, closed, too long, refused by the kernel */
@@ -42,7 +51,7 @@ typedef struct nst_device_counters {
 
 struct nst_device {
   const nst_device_kind *kind;
-  unsigned references;      /* Lua's object, the interface, the other end of a pipe */
+  unsigned references;      /* Lua's object, the user, the other end of a pipe */
   nst_hub *hub;
   uint16_t mtu;
   bool mtu_named;           /* the user said so; else the first stack it is attached to says */
@@ -53,8 +62,8 @@ struct nst_device {
   int fd;                   /* -1: none; a device with one makes the real clock the default */
   nst_link descriptor;      /* in hub->descriptors */
   nst_link unwritten;       /* in hub->unwritten */
-  short bell_events, stack_events; /* what the pollsets of the hub's bell and of the stack wait for (descriptors.c) */
-  nst_interface *interface; /* not counted; NULL while not attached */
+  short bell_events, user_events; /* what the pollsets of the hub's bell and of the user wait for (descriptors.c) */
+  nst_device_user *user;    /* not counted; NULL while not attached */
   nst_link readers;         /* requests that wait for a packet, when driven by hand */
   nst_link writers;         /* requests that wait for room */
   nst_link outgoing;        /* in hub->outgoing (device in Lua) */
@@ -73,6 +82,9 @@ nst_device *nst_device_retain(nst_device *device);
 /* Closes the device when nobody holds it any more. */
 void nst_device_release(nst_device *device);
 void nst_device_close(nst_device *device);
+/* Gives the device to a user, who then holds it and is told of packets that lie there already; and takes it back. */
+void nst_device_attach(nst_device *device, nst_device_user *user);
+void nst_device_detach(nst_device *device);
 
 /* Hands over a packet, which the device then owns; counts it. NST_FULL or NST_CLOSED: it is still the caller's. */
 nst_error nst_device_transmit(nst_device *device, nst_packet *packet);

@@ -344,7 +344,7 @@ nst_time nst_dhcp_next(const nst_stack *stack) {
   if (stack->dhcp_count == 0) return NST_NEVER;
   for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
     const nst_interface *interface = nst_holder(link, const nst_interface, link);
-    if (interface->dhcp && interface->up) at = earlier(at, interface->dhcp->at);
+    if (interface->dhcp && interface->on) at = earlier(at, interface->dhcp->at);
   }
   return at;
 }
@@ -355,7 +355,7 @@ bool nst_dhcp_run(nst_stack *stack) {
   if (nst_dhcp_next(stack) > stack->now) return false;
   for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
     nst_interface *interface = nst_holder(link, nst_interface, link);
-    if (interface->dhcp == NULL || !interface->up || interface->dhcp->at > stack->now) continue;
+    if (interface->dhcp == NULL || !interface->on || interface->dhcp->at > stack->now) continue;
     act(interface);
     worked = true;
   }

@@ -7,7 +7,7 @@
 
 #define NST_ERRORS(X)                                                                                                  \
   X(WOULDBLOCK, "wouldblock", "a ticket's command has not been answered yet", "poll the stack, or wait for the ticket") \
-  X(CLOSED, "closed", "the other side sent its last byte, or we closed the object, or its stack is closed",            \
+  X(CLOSED, "closed", "the other side sent its last byte, or we closed the object, or its stack is closed, or crashed",\
     "stop using it; what arrived before was delivered")                                                                \
   X(RESET, "connection reset", "the other side sent RST on an open connection", "what arrived was delivered; reconnect") \
   X(ABORTED, "connection aborted", "abort() was called while this call waited, or resources were taken back",          \

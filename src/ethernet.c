@@ -15,8 +15,8 @@ void nst_ethernet_answer(nst_interface *interface, nst_packet *packet, const uin
 }
 
 void nst_ethernet_send(nst_interface *interface, nst_packet *packet, const uint8_t *to, uint16_t type) {
-  if (!interface->up) {
-    nst_interface_drop(interface, packet, "interface down");
+  if (!interface->on) {
+    nst_interface_drop(interface, packet, nst_interface_off_cause(interface));
     return;
   }
   nst_packet_push(packet, NST_FRAME_HEADER);

@@ -163,6 +163,7 @@ bool nst_forward(nst_interface *interface, nst_packet *packet, const ip_addr_t *
     return true;
   }
   trim(packet);
+  packet->switches = 0; /* another link begins */
   decide(interface, packet, source, destination, &change);
   return true;
 }
@@ -173,6 +174,7 @@ bool nst_forward_inward(nst_interface *interface, nst_packet *packet) {
   ip_addr_t source, destination;
   if (!nst_nat_inward(interface, packet, &change, &cause)) return false;
   trim(packet);
+  packet->switches = 0;
   nst_packet_addresses(interface, packet->data, &source, &destination);
   memcpy(&ip_2_ip4(&destination)->addr, change.destination.host, 4);
   if (cause == NULL && nst_interface_with_address(interface->stack, &destination)) cause = "not to be forwarded";

@@ -93,7 +93,7 @@ static void tell(nst_group *group, bool leaves) {
   nst_groups *all = &interface->stack->groups;
   nst_packet *packet;
   ip_addr_t to;
-  if (!interface->up || interface->device == NULL || !is_told(&group->address)) return;
+  if (!interface->on || interface->device == NULL || !is_told(&group->address)) return;
   packet = (IP_IS_V6(&group->address) ? nst_mld_build : nst_igmp_build)(interface, &group->address, leaves, &to);
   if (packet == NULL) return;
   if (leaves) all->leaves++;

@@ -63,6 +63,11 @@ void nst_heap_remove(nst_heap *heap, nst_timer *timer) {
   else sift_down(heap, last, index);
 }
 
+void nst_heap_shift(nst_heap *heap, nst_time by) {
+  size_t i;
+  for (i = 0; i < heap->count; i++) heap->timers[i]->at -= by;
+}
+
 nst_timer *nst_heap_first(const nst_heap *heap) {
   return heap->count ? heap->timers[0] : NULL;
 }

@@ -21,6 +21,7 @@ typedef struct nst_timer {
   nst_time at;
   uint64_t sequence; /* breaks ties */
   size_t place;      /* index in the heap plus one; 0 when not set */
+  void (*due)(struct nst_timer *timer); /* in the hub's heap: a link's; NULL: a stack's */
 } nst_timer;
 
 typedef struct nst_heap {
@@ -33,6 +34,8 @@ typedef struct nst_heap {
 /* Sets the timer, or moves it when it was set; NST_NEVER removes it. false when memory ran out (it is then not set). */
 bool nst_heap_set(nst_heap *heap, nst_timer *timer, nst_time at);
 void nst_heap_remove(nst_heap *heap, nst_timer *timer);
+/* Makes all times earlier by the same; their order stays. */
+void nst_heap_shift(nst_heap *heap, nst_time by);
 /* The earliest timer, NULL when there is none. */
 nst_timer *nst_heap_first(const nst_heap *heap);
 void nst_heap_free(nst_heap *heap);

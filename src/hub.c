@@ -6,8 +6,8 @@
 #include "descriptors.h"
 #include "stack.h"
 
-/* So many polls, then the tasks that became ready get their turn. */
-#define POLLS_AT_ONCE 1000
+/* So many jobs, then the tasks that became ready get their turn. */
+#define JOBS_AT_ONCE 1000
 
 nst_hub *nst_hub_new(void) {
   nst_hub *hub = calloc(1, sizeof *hub);
@@ -19,6 +19,7 @@ nst_hub *nst_hub_new(void) {
   nst_list_init(&hub->woken);
   nst_list_init(&hub->outgoing);
   nst_list_init(&hub->traced);
+  nst_list_init(&hub->crossed);
   nst_list_init(&hub->descriptors);
   nst_list_init(&hub->unwritten);
   nst_pollset_init(&hub->bell.set);
@@ -56,6 +57,8 @@ void nst_hub_begin_run(nst_hub *hub) {
     nst_stack_catch_up(nst_holder(link, nst_stack, link));
   }
   hub->run++;
+  nst_heap_shift(&hub->timers, hub->now);
+  hub->origin += hub->now;
   hub->now = 0;
   nst_bell_ring(hub); /* what it was set to was another run's time */
   for (link = hub->stacks.next; link != &hub->stacks; link = link->next) {
@@ -68,20 +71,18 @@ void nst_hub_begin_run(nst_hub *hub) {
 bool nst_hub_drive(nst_hub *hub, nst_time now) {
   nst_timer *first;
   nst_link *link;
-  int budget = POLLS_AT_ONCE;
+  int budget = JOBS_AT_ONCE;
   if (now > hub->now) hub->now = now;
   nst_descriptors_glance(hub);
   while ((first = nst_heap_first(&hub->timers)) != NULL && first->at <= hub->now) {
     nst_heap_remove(&hub->timers, first);
-    nst_stack_wake(nst_holder(first, nst_stack, timer));
+    if (first->due) first->due(first);
+    else nst_stack_wake(nst_holder(first, nst_stack, timer));
   }
   while (budget-- > 0 && (link = nst_list_pop(&hub->runnable)) != NULL) {
-    nst_stack *stack = nst_holder(link, nst_stack, runnable);
-    (void)nst_stack_retain(stack);
-    nst_stack_catch_up(stack);
-    if (nst_stack_poll(stack, NULL)) nst_stack_wake(stack);
-    else nst_stack_schedule(stack);
-    nst_stack_release(stack);
+    nst_job *job = nst_holder(link, nst_job, link);
+    hub->jobs++;
+    job->run(job);
   }
   return !nst_list_empty(&hub->runnable);
 }
@@ -91,6 +92,7 @@ nst_time nst_hub_next(nst_hub *hub) {
   nst_timer *first;
   while ((first = nst_heap_first(&hub->timers)) != NULL) {
     nst_time at = first->at;
+    if (first->due) return at;
     (void)nst_stack_next(nst_holder(first, nst_stack, timer));
     if (first->place != 0 && first->at == at) return at;
     if (!nst_list_empty(&hub->runnable)) return hub->now;

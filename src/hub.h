@@ -1,5 +1,5 @@
 /*
-** The hub: what the stacks, devices and tickets of one Lua state share. It knows which stacks have work, when the
+** The hub: what the stacks, devices and tickets of one Lua state share. It knows who has work, when the
 ** next timer is due and which awaited tickets are done, so that driving a thousand idle stacks costs nothing.
 ** It is counted: the Lua state, each stack and each device hold it, so it goes when the last of them does.
 */
@@ -20,21 +20,32 @@ typedef struct nst_bell {
   nst_time at;   /* run time at which the timer is set to ring; 0: at once, NST_NEVER */
 } nst_bell;
 
+/* What may have work to do: a stack, a switch. */
+typedef struct nst_job {
+  nst_link link; /* in hub->runnable */
+  /* Does its share; puts it back, behind the others, when there is more. */
+  void (*run)(struct nst_job *job);
+} nst_job;
+
 struct nst_hub {
   unsigned references;
   nst_pool pool;
   nst_link stacks;    /* nst_stack.link: all open ones, oldest first */
-  nst_link runnable;  /* nst_stack.runnable: those with work to do now, in the order in which it came */
+  nst_link runnable;  /* nst_job.link: those with work to do now, in the order in which it came */
   nst_link ready;     /* nst_request.link: done, watched by a task, and not yet told to it */
   nst_link woken;     /* nst_stack.woken: stacks whose on_wake function is to be called */
   nst_link outgoing;  /* nst_device.outgoing: devices in Lua that have packets to hand over */
   nst_link traced;    /* nst_stack.traced: stacks with trace events to deliver */
+  nst_link crossed;   /* nst_crossing.link: what links have to tell of packets, in the order in which they came */
+  size_t crossed_count;
+  uint64_t jobs, crossings; /* done so far; of packets, those that entered a link */
   char *scratch;      /* where received bytes become one string */
   size_t scratch_size;
-  nst_heap timers;    /* nst_stack.timer, in run time */
+  nst_heap timers;    /* nst_stack.timer, nst_lab_link.timer, in run time */
+  nst_time origin;    /* add to run time: a clock that goes on from run to run, by which links count */
   nst_time now;       /* run time: since the current run began */
   unsigned run;       /* number of the run; stacks compare it with theirs to see that the time base changed */
-  unsigned names;     /* of stacks made so far, for "stackN" */
+  unsigned names, switch_names; /* of those made so far, for "stackN", "switchN" */
   unsigned ids;       /* of Lua objects that C must find again */
   size_t unsettled;   /* closed connections whose data or FIN is not acknowledged yet */
   nst_link descriptors; /* nst_device.descriptor: open devices that have a file descriptor */
@@ -48,6 +59,10 @@ nst_hub *nst_hub_new(void);
 char *nst_hub_scratch(nst_hub *hub, size_t size);
 nst_hub *nst_hub_retain(nst_hub *hub);
 void nst_hub_release(nst_hub *hub);
+/* A clock that goes on from run to run. */
+static inline nst_time nst_hub_clock(const nst_hub *hub) {
+  return hub->origin + hub->now;
+}
 /* A new run: its time starts at 0, and every stack's clock goes on from where it stands. */
 void nst_hub_begin_run(nst_hub *hub);
 /*

@@ -136,8 +136,8 @@ static bool is_for_us(nst_interface *interface, nst_packet *packet) {
 void nst_interface_input(nst_interface *interface, nst_packet *packet, bool looped) {
   nst_stack *stack = interface->stack;
   bool fragment;
-  if (!interface->up) {
-    nst_interface_discard(interface, packet, "interface down");
+  if (!interface->on) {
+    nst_interface_discard(interface, packet, nst_interface_off_cause(interface));
     return;
   }
   if (!looped && nst_interface_is_ethernet(interface) && !unframe(interface, packet)) return;

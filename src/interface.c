@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "descriptors.h"
 #include "dhcp.h"
 #include "ethernet.h"
 #include "group.h"
@@ -54,18 +53,39 @@ static void choose_mac(nst_interface *interface, const uint8_t *mac) {
 static void make_link_local_of_mac(nst_interface *interface) {
   const uint8_t *mac = interface->mac;
   const uint8_t identifier[8] = {(uint8_t)(mac[0] ^ 2), mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]};
-  nst_interface_make_link_local(interface, identifier);
+  if (interface->mtu >= IP6_MIN_MTU_LENGTH) nst_interface_make_link_local(interface, identifier);
+}
+
+static nst_interface *interface_of(nst_device_user *user) {
+  return nst_holder(user, nst_interface, user);
+}
+
+static void packet_came(nst_device_user *user) {
+  nst_interface_packet_came(interface_of(user));
+}
+
+static void room_came(nst_device_user *user) {
+  nst_interface_room_came(interface_of(user));
+}
+
+static void device_closed(nst_device_user *user) {
+  nst_interface_detach(interface_of(user));
 }
 
 nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const char *name, const uint8_t *mac) {
   nst_interface *interface = calloc(1, sizeof *interface);
   if (interface == NULL) return NULL;
   interface->stack = stack;
-  interface->device = device ? nst_device_retain(device) : NULL;
+  interface->user.packet_came = packet_came;
+  interface->user.room_came = room_came;
+  interface->user.closed = device_closed;
+  interface->user.pollset = &stack->pollset;
+  interface->device = device;
   interface->references = 1;
   if (device) nst_device_choose_mtu(device, stack->config.mtu);
   interface->mtu = device ? device->mtu : 65535;
   interface->up = true;
+  interface->on = !stack->crashed;
   snprintf(interface->name, sizeof interface->name, "%s", name);
   nst_list_init(&interface->link);
   nst_list_init(&interface->busy);
@@ -75,15 +95,11 @@ nst_interface *nst_interface_attach(nst_stack *stack, nst_device *device, const 
   nst_list_init(&interface->groups);
   nst_list_append(&stack->interfaces, &interface->link);
   stack->interface_count++;
+  if (device) nst_device_attach(device, &interface->user);
   if (!nst_addresses_begin(interface)) return interface;
-  if (device) {
-    device->interface = interface;
-    nst_descriptors_update(device);
-    if (nst_device_has_packet(device)) nst_interface_packet_came(interface);
-  }
   if (nst_interface_is_ethernet(interface)) {
     choose_mac(interface, mac);
-    if (interface->mtu >= IP6_MIN_MTU_LENGTH) make_link_local_of_mac(interface);
+    make_link_local_of_mac(interface);
   }
   return interface;
 }
@@ -105,6 +121,12 @@ static void leave_lwip(nst_stack *stack, void *argument) {
   nst_addresses_end(interface);
 }
 
+static void drop_queues(nst_interface *interface) {
+  nst_packets_free(&interface->egress);
+  nst_packets_free(&interface->looped);
+  interface->looped_count = 0;
+}
+
 /* Takes the interface, which holds nothing of lwIP any more, out of the stack. */
 static void forget_stack(nst_interface *interface, nst_stack *stack) {
   nst_link *link;
@@ -118,20 +140,13 @@ static void forget_stack(nst_interface *interface, nst_stack *stack) {
   nst_list_remove(&interface->link);
   nst_list_remove(&interface->busy);
   stack->interface_count--;
-  nst_packets_free(&interface->egress);
-  nst_packets_free(&interface->looped);
-  interface->looped_count = 0;
+  drop_queues(interface);
   while ((link = nst_list_pop(&interface->blocked)) != NULL) {
     nst_socket_changed(nst_holder(link, nst_socket, blocked)); /* finds that there is no route any more */
   }
   nst_stack_wake(stack);
-  if (interface->device) {
-    nst_descriptors_leave(interface->device, stack);
-    interface->device->interface = NULL;
-    nst_descriptors_update(interface->device);
-    nst_device_release(interface->device);
-    interface->device = NULL;
-  }
+  if (interface->device) nst_device_detach(interface->device);
+  interface->device = NULL;
   interface->references--; /* the stack's; the caller has one */
 }
 
@@ -144,20 +159,47 @@ void nst_interface_detach(nst_interface *interface) {
   nst_interface_release(interface);
 }
 
-void nst_interface_set_up(nst_interface *interface, bool up) {
-  bool changes = interface->up != up;
+/* After `up`, or the stack's state, has changed. */
+static void set_on(nst_interface *interface) {
+  bool on = interface->up && !interface->stack->crashed, changes = interface->on != on;
   int i;
-  interface->up = up;
+  interface->on = on;
   for (i = 0; i < NST_IPV4_ADDRESSES; i++) {
     if (!interface->registered[i]) continue;
-    if (up) netif_set_up(&interface->netifs[i]);
+    if (on) netif_set_up(&interface->netifs[i]);
     else netif_set_down(&interface->netifs[i]);
   }
-  if (up) nst_interface_room_came(interface);
-  if (changes && up) nst_groups_announce(interface);
-  if (changes && up && nst_interface_is_ethernet(interface)) nst_addresses_announce(interface);
-  if (changes && up && interface->slaac) nst_slaac_solicit(interface);
-  if (changes && !up) nst_neighbours_forget(interface);
+  if (on) nst_interface_room_came(interface);
+  if (changes && on) nst_groups_announce(interface);
+  if (changes && on && nst_interface_is_ethernet(interface)) nst_addresses_announce(interface);
+  if (changes && on && interface->slaac) nst_slaac_solicit(interface);
+  if (changes && !on) nst_neighbours_forget(interface);
+}
+
+void nst_interface_set_up(nst_interface *interface, bool up) {
+  interface->up = up;
+  set_on(interface);
+}
+
+void nst_interface_turn_off(nst_interface *interface) {
+  set_on(interface);
+  drop_queues(interface);
+}
+
+void nst_interface_unlearn(nst_interface *interface) {
+  if (interface->dhcp) nst_dhcp_lose(interface);
+  if (interface->slaac) nst_slaac_lose(interface);
+}
+
+void nst_interface_turn_on(nst_interface *interface) {
+  interface->defended = 0;
+  if (nst_interface_is_ethernet(interface) && !interface->has_link_local) make_link_local_of_mac(interface);
+  nst_groups_follow(interface);
+  set_on(interface);
+}
+
+const char *nst_interface_off_cause(const nst_interface *interface) {
+  return interface->stack->crashed ? "stack crashed" : "interface down";
 }
 
 static bool has_work(const nst_interface *interface) {
@@ -204,8 +246,7 @@ static bool send_waiting(nst_interface *interface) {
 /* Nothing can come or go any more: whoever uses an address of the interface is told so instead of waiting for it. */
 static void lose_device(nst_interface *interface) {
   nst_interface_set_up(interface, false);
-  if (interface->dhcp) nst_dhcp_lose(interface);
-  if (interface->slaac) nst_slaac_lose(interface);
+  nst_interface_unlearn(interface);
   (void)nst_interface_set_addresses(interface, NST_ADDRESS_GIVEN, NULL, 0);
 }
 

@@ -39,13 +39,15 @@ typedef struct nst_own {
 
 struct nst_interface {
   nst_stack *stack;    /* not counted; NULL once detached */
+  nst_device_user user; /* of the device */
   nst_device *device;  /* counted; NULL for loopback */
   unsigned references; /* the stack, Lua's object */
   nst_link link;       /* in stack->interfaces */
   nst_link busy;       /* in stack->busy: it has work, for the next round */
   char name[32];
   uint16_t mtu;
-  bool up;
+  bool up;             /* as the user has it */
+  bool on;             /* packets pass: it is up, and the stack has not crashed */
   nst_link egress;     /* packets that IP has sent and the device has no room for */
   nst_link blocked;    /* nst_socket.blocked: those who wait for room, in order */
   bool room_came;
@@ -118,6 +120,14 @@ void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *addre
 /* ---- */
 
 void nst_interface_set_up(nst_interface *interface, bool up);
+/* Inside the stack. The stack has crashed: nothing passes any more. */
+void nst_interface_turn_off(nst_interface *interface);
+/* Inside the stack, once nobody uses its addresses. What others have told of the link is forgotten, and nobody is told. */
+void nst_interface_unlearn(nst_interface *interface);
+/* Inside the stack, which has been restarted: the interface begins as it did when it was attached. */
+void nst_interface_turn_on(nst_interface *interface);
+/* The cause of drops while it is not on. */
+const char *nst_interface_off_cause(const nst_interface *interface);
 bool nst_interface_is_ethernet(const nst_interface *interface);
 
 /* From the device. */

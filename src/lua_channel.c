@@ -195,7 +195,7 @@ static nst_request *submit_command(lua_State *L, const char *function, nst_error
   lua_settop(L, 3);
   if (!lua_istable(L, 3)) nst_lua_argument_error(L, 2, function, "table expected");
   *error = NST_CLOSED;
-  if (stack == NULL || !stack->open) return NULL;
+  if (stack == NULL || !nst_stack_runs(stack)) return NULL;
   r.L = L;
   r.operation = &nst_operations[op];
   r.function = function;

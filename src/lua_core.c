@@ -4,6 +4,7 @@ once return nil, "wouldblock", and the Lua layer waits for a ticket and asks aga
 @module netstack.core
 */
 #include <time.h>
+#include <unistd.h>
 
 #include "bell.h"
 #include "binding.h"
@@ -37,7 +38,7 @@ static int step(lua_State *L) {
   nst_hub *hub = nst_lua_hub(L);
   bool more = nst_hub_drive(hub, nst_lua_time(lua_tonumber(L, 1)));
   nst_time next = NST_NEVER;
-  if (!nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced)) more = nst_lua_flush(L) || more;
+  if (nst_lua_flush(L)) more = true;
   if (ready(L) == 0) {
     lua_pushnil(L);
     if (!more) next = nst_hub_next(hub); /* time goes on only when nobody is ready */
@@ -210,6 +211,29 @@ static int bell(lua_State *L) {
   return 0;
 }
 
+/*** Whether a standard stream is a terminal.
+@function is_terminal
+@tparam integer descriptor
+@treturn boolean */
+static int is_terminal(lua_State *L) {
+  lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
+  return 1;
+}
+
+/*** The table of what an object of ours keeps alive. Its names `devices link a b trace on_wake stack` are the core's.
+@function kept
+@param object a stack, device, interface or link
+@treturn table */
+static int kept(lua_State *L) {
+  nst_class class;
+  for (class = NST_CLASS_STACK; class < NST_CLASS_COUNT; class++) {
+    if (nst_lua_test(L, 1, class) == NULL) continue;
+    nst_getuservalue(L, 1);
+    return 1;
+  }
+  return luaL_argerror(L, 1, "object of ours expected");
+}
+
 static void push_errors(lua_State *L) {
   int error;
   lua_createtable(L, 0, NST_ERROR_COUNT);
@@ -227,11 +251,11 @@ static const luaL_Reg functions[] = {
   {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch},
   {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
-  {"guarded", guarded}, {"bell_open", bell_open}, {"bell", bell},
+  {"guarded", guarded}, {"is_terminal", is_terminal}, {"kept", kept}, {"bell_open", bell_open}, {"bell", bell},
   {NULL, NULL}};
 
-/*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw`. The Lua layer adds
-its own to them.
+/*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw link switch`. The Lua
+layer adds its own to them.
 @table classes */
 
 /*** Each error string with `meaning` and `remedy`.
@@ -247,6 +271,8 @@ static int open_all(lua_State *L) {
   lua_setfield(L, -2, "errors");
   nst_lua_open_channel(L);
   nst_lua_open_device(L);
+  nst_lua_open_link(L);
+  nst_lua_open_switch(L);
   nst_lua_open_interface(L);
   nst_lua_open_stack(L);
   nst_lua_open_tcp(L);

@@ -79,7 +79,7 @@ static nst_udp *udp_of(const call *c) {
 static int udp_new_handle(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "udp")->object;
   nst_box *box;
-  if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
+  if (stack == NULL || !nst_stack_runs(stack)) return nst_lua_fail(L, NST_CLOSED);
   box = nst_lua_box(L, NST_CLASS_UDP);
   box->object = nst_udp_new(stack);
   return box->object ? 1 : nst_lua_fail(L, NST_NO_MEMORY);
@@ -343,7 +343,7 @@ static int raw_new_handle(lua_State *L) {
   if (strcmp(family, "ipv4") != 0 && strcmp(family, "ipv6") != 0) {
     return nst_lua_argument_error(L, 1, "raw", "\"ipv4\" or \"ipv6\" expected");
   }
-  if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
+  if (stack == NULL || !nst_stack_runs(stack)) return nst_lua_fail(L, NST_CLOSED);
   box = nst_lua_box(L, NST_CLASS_RAW);
   box->object = nst_raw_new(stack, family[3] == '6', (uint8_t)protocol);
   return box->object ? 1 : nst_lua_fail(L, NST_NO_MEMORY);

@@ -31,21 +31,76 @@ static int describe(lua_State *L) {
   if (device == NULL) return 1;
   if (name) lua_pushfstring(L, "%s %s", device->medium == NST_MEDIUM_IP ? "tun" : "tap", name);
   else lua_pushfstring(L, "%s %d", device->kind->name, (int)device->id);
-  lua_pushfstring(L, " (mtu %d%s%s)", (int)device->mtu, device->interface ? ", attached" : "",
+  lua_pushfstring(L, " (mtu %d%s%s)", (int)device->mtu, device->user ? ", attached" : "",
                   device->gone ? ", gone" : "");
   lua_concat(L, 2);
   return 1;
 }
 
-/* Pushes the device with a table for what it keeps alive. [-0, +1] */
-static nst_box *push_device(lua_State *L) {
+nst_box *nst_lua_device_box(lua_State *L) {
   nst_box *box = nst_lua_box(L, NST_CLASS_DEVICE);
   lua_newtable(L);
   nst_setuservalue(L, -2);
   return box;
 }
 
-/*** Closes the device; a stack attached to it goes on without.
+/* Pushes the object's devices by number; nil: there are none. */
+static void push_devices(lua_State *L, int object) {
+  nst_getuservalue(L, object);
+  lua_getfield(L, -1, "devices");
+  lua_remove(L, -2);
+}
+
+/* Of the device on the top. */
+static void set_user(lua_State *L, int object) {
+  nst_getuservalue(L, -1);
+  if (object) lua_pushvalue(L, object);
+  else lua_pushnil(L);
+  lua_setfield(L, -2, "user");
+  lua_pop(L, 1);
+}
+
+void nst_lua_keep_device(lua_State *L, int object, int device, unsigned number) {
+  push_devices(L, object);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    nst_getuservalue(L, object);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "devices");
+    lua_remove(L, -2);
+  }
+  lua_pushvalue(L, device);
+  set_user(L, object);
+  lua_rawseti(L, -2, (int)number);
+  lua_pop(L, 1);
+}
+
+void nst_lua_leave_device(lua_State *L, int object, unsigned number) {
+  push_devices(L, object);
+  if (lua_istable(L, -1)) {
+    lua_rawgeti(L, -1, (int)number);
+    if (lua_isuserdata(L, -1)) set_user(L, 0);
+    lua_pop(L, 1);
+    lua_pushnil(L);
+    lua_rawseti(L, -2, (int)number);
+  }
+  lua_pop(L, 1);
+}
+
+void nst_lua_leave_devices(lua_State *L, int object) {
+  push_devices(L, object);
+  if (lua_istable(L, -1)) {
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) set_user(L, 0);
+  }
+  lua_pop(L, 1);
+  nst_getuservalue(L, object);
+  lua_pushnil(L);
+  lua_setfield(L, -2, "devices");
+  lua_pop(L, 1);
+}
+
+/*** Closes the device; a stack or a switch attached to it goes on without.
 @function device:close
 @treturn integer 1; harmless twice */
 static int close_device(lua_State *L) {
@@ -126,8 +181,8 @@ static int name(lua_State *L) {
 @function device:try_send
 @tparam string packet
 @treturn integer|nil 1
-@treturn string "full", "closed", "message too long", "address already in use" while a stack is attached, "not
-supported" by a device in Lua */
+@treturn string "full", "closed", "message too long", "address already in use" while it is attached, "not supported" by a
+device in Lua */
 static int try_send(lua_State *L) {
   nst_device *device = check_device(L, "send");
   size_t length;
@@ -137,7 +192,7 @@ static int try_send(lua_State *L) {
   if (length == 0) return nst_lua_argument_error(L, 1, "send", "empty packet");
   if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
   if (nst_is_callback_device(device)) return nst_lua_fail(L, NST_NOT_SUPPORTED); /* input is its way in */
-  if (device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
+  if (device->user) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
   if (length > device->mtu + nst_device_link(device)) {
     return nst_lua_fail(L, NST_MESSAGE_TOO_LONG);
   }
@@ -156,13 +211,13 @@ static int try_send(lua_State *L) {
 /*** Takes a packet out of an unattached device, without waiting.
 @function device:try_receive
 @treturn string|nil packet
-@treturn string "empty", "closed", "address already in use" while a stack is attached */
+@treturn string "empty", "closed", "address already in use" while it is attached */
 static int try_receive(lua_State *L) {
   nst_device *device = check_device(L, "receive");
   nst_packet *packet;
   if (device == NULL || !device->open) return nst_lua_fail(L, NST_CLOSED);
   if (nst_is_callback_device(device)) return nst_lua_fail(L, NST_NOT_SUPPORTED); /* transmit gets its packets */
-  if (device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
+  if (device->user) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
   if (!nst_device_has_packet(device)) nst_descriptors_look(device);
   packet = nst_device_receive(device);
   if (packet == NULL) return nst_lua_fail(L, nst_device_is_cut(device) ? NST_CLOSED : NST_EMPTY);
@@ -194,7 +249,7 @@ static int tx_ready(lua_State *L) {
   return 1;
 }
 
-/*** Gives a packet to the stack that a Lua device is attached to.
+/*** Gives a packet to the stack or switch that a Lua device is attached to.
 @function device:input
 @tparam string packet
 @treturn integer|nil 1
@@ -250,8 +305,8 @@ static int pipe_new(lua_State *L) {
   uint16_t size = (uint16_t)nst_lua_integer(L, 0, 0, 65535, "pipe");
   nst_medium kind = nst_lua_string(L, 1, NULL, "pipe")[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
   size_t capacity = (size_t)nst_lua_integer(L, 2, 0, 2147483648.0, "pipe");
-  a = push_device(L);
-  b = push_device(L);
+  a = nst_lua_device_box(L);
+  b = nst_lua_device_box(L);
   if (!nst_pipe_new(nst_lua_hub(L), size, kind, capacity, lua_toboolean(L, 4), ends)) {
     return nst_lua_fail(L, NST_NO_MEMORY);
   }
@@ -279,7 +334,7 @@ static int pipe_new(lua_State *L) {
 static int device_new(lua_State *L) {
   uint16_t size = (uint16_t)nst_lua_integer(L, 0, 0, 65535, "device");
   nst_medium kind = nst_lua_string(L, 1, NULL, "device")[0] == 'i' ? NST_MEDIUM_IP : NST_MEDIUM_ETHERNET;
-  nst_box *box = (luaL_checktype(L, 3, LUA_TFUNCTION), push_device(L));
+  nst_box *box = (luaL_checktype(L, 3, LUA_TFUNCTION), nst_lua_device_box(L));
   nst_device *device = nst_callback_device_new(nst_lua_hub(L), size, kind);
   if (device == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
   box->object = device;
@@ -317,7 +372,7 @@ static int tun_new(lua_State *L) {
   order.adopted = lua_isnoneornil(L, 5) ? -1 : (int)lua_tointeger(L, 5);
   order.offload = lua_toboolean(L, 6);
   lua_settop(L, 5);
-  box = push_device(L);
+  box = nst_lua_device_box(L);
   error = nst_tun_open(&order);
   if (error != NST_OK) {
     nst_lua_fail(L, error);

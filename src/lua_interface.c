@@ -148,15 +148,11 @@ static int is_up(lua_State *L) {
 @treturn string "not supported": its medium has none */
 static int mac(lua_State *L) {
   nst_interface *interface = nst_lua_interface(L, "mac");
-  char text[18];
-  const uint8_t *m;
   if (interface == NULL) return nst_lua_fail(L, NST_CLOSED);
   if (interface->device == NULL || interface->device->medium != NST_MEDIUM_ETHERNET) {
     return nst_lua_fail(L, NST_NOT_SUPPORTED);
   }
-  m = interface->mac;
-  snprintf(text, sizeof text, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
-  lua_pushstring(L, text);
+  nst_lua_push_station(L, interface->mac);
   return 1;
 }
 
@@ -186,14 +182,14 @@ static int stats(lua_State *L) {
   for (link = interface->egress.next; link != &interface->egress; link = link->next) waiting++;
   lua_createtable(L, 0, 8);
   if (interface->device) {
-    const nst_device_counters *counters = &interface->device->counters;
-    nst_pushinteger(L, counters->rx_packets);
+    nst_device_counters counters = interface->device->counters; /* finalisers may detach the device */
+    nst_pushinteger(L, counters.rx_packets);
     lua_setfield(L, -2, "rx_packets");
-    nst_pushinteger(L, counters->rx_bytes);
+    nst_pushinteger(L, counters.rx_bytes);
     lua_setfield(L, -2, "rx_bytes");
-    nst_pushinteger(L, counters->tx_packets);
+    nst_pushinteger(L, counters.tx_packets);
     lua_setfield(L, -2, "tx_packets");
-    nst_pushinteger(L, counters->tx_bytes);
+    nst_pushinteger(L, counters.tx_bytes);
     lua_setfield(L, -2, "tx_bytes");
   }
   nst_pushinteger(L, interface->dropped_in);
@@ -224,22 +220,7 @@ static int detach(lua_State *L) {
   device = interface->device ? interface->device->id : 0;
   nst_interface_detach(interface);
   nst_lua_recall(L, stack->id); /* the stack no longer keeps the device, nor the device the stack */
-  if (!lua_isnil(L, -1)) {
-    nst_getuservalue(L, -1);
-    lua_getfield(L, -1, "devices");
-    if (lua_istable(L, -1)) {
-      lua_rawgeti(L, -1, (int)device);
-      if (lua_isuserdata(L, -1)) {
-        nst_getuservalue(L, -1);
-        lua_pushnil(L);
-        lua_setfield(L, -2, "stack");
-        lua_pop(L, 1);
-      }
-      lua_pop(L, 1);
-      lua_pushnil(L);
-      lua_rawseti(L, -2, (int)device);
-    }
-  }
+  if (!lua_isnil(L, -1)) nst_lua_leave_device(L, lua_gettop(L), device);
   nst_lua_after(L, stack);
   return nst_lua_success(L);
 }
@@ -286,7 +267,7 @@ static int attach(lua_State *L) {
   order.device = device_box->object;
   order.name = lua_tostring(L, 3);
   if (stack == NULL || !stack->open || order.device == NULL || !order.device->open) return nst_lua_fail(L, NST_CLOSED);
-  if (order.device->interface) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
+  if (order.device->user) return nst_lua_fail(L, NST_ADDRESS_IN_USE);
   order.mac = (const uint8_t *)lua_tostring(L, 4);
   if (order.mac && order.device->medium != NST_MEDIUM_ETHERNET) return nst_lua_fail(L, NST_NOT_SUPPORTED);
   if (stack->netif_count >= NST_NETIFS) return nst_lua_fail(L, NST_FULL);
@@ -301,21 +282,7 @@ static int attach(lua_State *L) {
   if (!nst_inside(stack, attach_inside, &order)) return nst_lua_fail(L, NST_CLOSED);
   if (order.interface == NULL) return nst_lua_fail(L, NST_NO_MEMORY);
   box->object = nst_interface_retain(order.interface);
-  nst_getuservalue(L, 1);
-  lua_getfield(L, -1, "devices");
-  if (!lua_istable(L, -1)) {
-    lua_pop(L, 1);
-    lua_newtable(L);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -3, "devices");
-  }
-  lua_pushvalue(L, 2);
-  lua_rawseti(L, -2, (int)order.device->id);
-  lua_pop(L, 2);
-  nst_getuservalue(L, 2);
-  lua_pushvalue(L, 1);
-  lua_setfield(L, -2, "stack");
-  lua_pop(L, 1);
+  nst_lua_keep_device(L, 1, 2, order.device->id);
   nst_lua_after(L, stack);
   return 1;
 }
@@ -368,29 +335,49 @@ static int remove_route(lua_State *L) {
   return nst_lua_result(L, route ? NST_OK : NST_NO_ROUTE);
 }
 
+/* What `routes` tells of one, gathered before any table is made: making one may run finalisers, and these may take
+** routes away. */
+typedef struct route_row {
+  nst_prefix to;
+  ip_addr_t gateway;
+  char interface[sizeof ((nst_interface *)NULL)->name];
+} route_row;
+
+static void push_route(lua_State *L, const nst_stack *stack, const route_row *row) {
+  char text[NST_ADDRESS_LENGTH];
+  lua_createtable(L, 0, 3);
+  lua_pushstring(L, nst_prefix_format(stack, &row->to, text));
+  lua_setfield(L, -2, "prefix");
+  lua_pushstring(L, row->interface);
+  lua_setfield(L, -2, "interface");
+  if (IP_IS_ANY_TYPE_VAL(row->gateway)) return;
+  nst_lua_push_address(L, stack, &row->gateway);
+  lua_setfield(L, -2, "gateway");
+}
+
 /*** The routes of a stack.
 @function routes
 @tparam stack stack
 @treturn {table,...} {prefix, interface, gateway}, the longest prefix first */
 static int routes(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "routes")->object;
-  char text[NST_ADDRESS_LENGTH];
   const nst_link *link;
-  int count = 0;
+  route_row *rows;
+  size_t room, count = 0, i;
   if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
-  lua_createtable(L, (int)stack->routes.table.count, 0);
-  for (link = stack->routes.all.next; link != &stack->routes.all; link = link->next) {
+  room = stack->routes.table.count;
+  rows = lua_newuserdata(L, (room + 1) * sizeof *rows);
+  for (link = stack->routes.all.next; link != &stack->routes.all && count < room; link = link->next) {
     const nst_route *route = nst_holder(link, const nst_route, link);
-    lua_createtable(L, 0, 3);
-    lua_pushstring(L, nst_prefix_format(stack, &route->to, text));
-    lua_setfield(L, -2, "prefix");
-    lua_pushstring(L, route->interface->name);
-    lua_setfield(L, -2, "interface");
-    if (!IP_IS_ANY_TYPE_VAL(route->gateway)) {
-      nst_lua_push_address(L, stack, &route->gateway);
-      lua_setfield(L, -2, "gateway");
-    }
-    lua_rawseti(L, -2, ++count);
+    route_row *row = &rows[count++];
+    row->to = route->to;
+    row->gateway = route->gateway;
+    memcpy(row->interface, route->interface->name, sizeof row->interface);
+  }
+  lua_createtable(L, (int)count, 0);
+  for (i = 0; i < count; i++) {
+    push_route(L, stack, &rows[i]);
+    lua_rawseti(L, -2, (int)i + 1);
   }
   return 1;
 }

@@ -28,7 +28,8 @@ static int describe(lua_State *L) {
   nst_box *box = nst_lua_test(L, 1, NST_CLASS_STACK);
   nst_stack *stack = box ? box->object : NULL;
   if (stack == NULL) lua_pushliteral(L, "stack (closed)");
-  else lua_pushfstring(L, "stack %s%s", stack->config.name, stack->open ? "" : " (closed)");
+  else lua_pushfstring(L, "stack %s%s", stack->config.name,
+                       !stack->open ? " (closed)" : stack->crashed ? " (crashed)" : "");
   return 1;
 }
 
@@ -85,22 +86,50 @@ static int stack_new(lua_State *L) {
 static int close_stack(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "close")->object;
   if (stack) {
-    nst_getuservalue(L, 1);
-    lua_getfield(L, -1, "devices");
-    if (lua_istable(L, -1)) { /* the devices no longer keep the stack */
-      for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-        nst_getuservalue(L, -1);
-        lua_pushnil(L);
-        lua_setfield(L, -2, "stack");
-        lua_pop(L, 1);
-      }
-    }
+    nst_lua_leave_devices(L, 1);
     lua_newtable(L);
     nst_setuservalue(L, 1);
     nst_stack_close(stack);
     nst_lua_after(L, NULL);
   }
   return nst_lua_success(L);
+}
+
+/*** Has the stack forget all but its configuration, without a word to anybody. Until it is restarted, sockets cannot be
+made and what arrives is dropped.
+@function crash
+@tparam stack stack
+@treturn integer|nil 1; harmless twice
+@treturn string "closed" */
+static int crash(lua_State *L) {
+  nst_stack *stack = open_stack(L, "crash");
+  nst_error error = stack ? nst_stack_crash(stack) : NST_CLOSED;
+  if (error != NST_OK) return nst_lua_fail(L, error);
+  nst_lua_after(L, stack);
+  return nst_lua_success(L);
+}
+
+/*** Has a crashed stack go on, as a new one with the same configuration.
+@function stack:restart
+@treturn integer|nil 1; harmless when it runs
+@treturn string "closed" */
+static int restart(lua_State *L) {
+  nst_stack *stack = open_stack(L, "restart");
+  nst_error error = stack ? nst_stack_restart(stack) : NST_CLOSED;
+  if (error != NST_OK) return nst_lua_fail(L, error);
+  nst_lua_after(L, stack);
+  return nst_lua_success(L);
+}
+
+/*** Whether the stack has crashed and was not restarted yet.
+@function stack:crashed
+@treturn boolean|nil
+@treturn string "closed" */
+static int crashed(lua_State *L) {
+  nst_stack *stack = open_stack(L, "crashed");
+  if (stack == NULL) return nst_lua_fail(L, NST_CLOSED);
+  lua_pushboolean(L, stack->crashed);
+  return 1;
 }
 
 static double now_argument(lua_State *L, const char *function) {
@@ -401,11 +430,12 @@ void nst_lua_open_stack(lua_State *L) {
   static const luaL_Reg methods[] = {
     {"close", close_stack}, {"poll", poll_stack}, {"poll_delay", poll_delay}, {"timeout", timeout},
     {"pollfd", pollfd_of}, {"events", events_of}, {"process_commands", process_commands}, {"on_wake", on_wake},
-    {"trace", trace}, {"stats", nst_lua_stats}, {"sockets", nst_lua_sockets}, {"name", name}, {NULL, NULL}};
+    {"trace", trace}, {"stats", nst_lua_stats}, {"sockets", nst_lua_sockets}, {"name", name},
+    {"restart", restart}, {"crashed", crashed}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
     {"stack", stack_new}, {"is_open", is_open}, {"random", random_number}, {"first_interface", first_interface},
     {"source_address", source_address}, {"parse_address", parse_address}, {"format_address", format_address},
-    {"now", now_of}, {NULL, NULL}};
+    {"now", now_of}, {"crash", crash}, {NULL, NULL}};
   nst_lua_class(L, NST_CLASS_STACK, "netstack.stack", methods, collect, describe);
   nst_lua_functions(L, functions);
 }

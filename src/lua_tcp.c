@@ -73,7 +73,7 @@ static nst_error run(lua_State *L, call *c, void (*body)(nst_stack *, void *)) {
 static int tcp_new_handle(lua_State *L) {
   nst_stack *stack = nst_lua_check(L, 1, NST_CLASS_STACK, "tcp")->object;
   nst_box *box;
-  if (stack == NULL || !stack->open) return nst_lua_fail(L, NST_CLOSED);
+  if (stack == NULL || !nst_stack_runs(stack)) return nst_lua_fail(L, NST_CLOSED);
   box = nst_lua_box(L, NST_CLASS_TCP);
   box->object = nst_tcp_new(stack);
   return box->object ? 1 : nst_lua_fail(L, NST_NO_MEMORY);
@@ -413,22 +413,26 @@ static void set_count(lua_State *L, const char *name, uint64_t value) {
 @treturn table state, rtt, rttvar, rto (seconds), cwnd, ssthresh, snd_wnd, rcv_wnd, mss, unacked (bytes), retransmits */
 static int info(lua_State *L) {
   nst_tcp *tcp = check_tcp(L, "info");
-  const struct tcp_pcb *pcb;
+  struct tcp_pcb pcb;
+  const char *state;
+  size_t unacked;
   if (tcp == NULL || !tcp->socket.open) return nst_lua_fail(L, NST_CLOSED);
-  nst_lua_pin(L, tcp->socket.stack);
-  pcb = tcp->listening ? NULL : tcp->pcb;
+  memset(&pcb, 0, sizeof pcb); /* a copy: what allocates may run finalisers, and these may end the connection */
+  if (tcp->pcb && !tcp->listening) pcb = *tcp->pcb;
+  state = nst_tcp_state_name(tcp);
+  unacked = nst_tcp_unacked(tcp);
   lua_createtable(L, 0, 11);
-  lua_pushstring(L, nst_tcp_state_name(tcp));
+  lua_pushstring(L, state);
   lua_setfield(L, -2, "state");
   set_number(L, "rtt", nst_lua_seconds(tcp->srtt));
   set_number(L, "rttvar", nst_lua_seconds(tcp->rttvar));
   set_number(L, "rto", nst_lua_seconds(tcp->rto));
-  set_count(L, "cwnd", pcb ? pcb->cwnd : 0);
-  set_count(L, "ssthresh", pcb ? pcb->ssthresh : 0);
-  set_count(L, "snd_wnd", pcb ? pcb->snd_wnd : 0);
-  set_count(L, "rcv_wnd", pcb ? pcb->rcv_wnd : 0);
-  set_count(L, "mss", pcb ? pcb->mss : 0);
-  set_count(L, "unacked", nst_tcp_unacked(tcp));
+  set_count(L, "cwnd", pcb.cwnd);
+  set_count(L, "ssthresh", pcb.ssthresh);
+  set_count(L, "snd_wnd", pcb.snd_wnd);
+  set_count(L, "rcv_wnd", pcb.rcv_wnd);
+  set_count(L, "mss", pcb.mss);
+  set_count(L, "unacked", unacked);
   set_count(L, "retransmits", tcp->retransmits);
   return 1;
 }

@@ -254,14 +254,14 @@ nst_error nst_attempt_writable(nst_request *request) {
 nst_error nst_attempt_device_readable(nst_request *request) {
   nst_device *device = request->device;
   return wait_in(request, &device->readers,
-                 !device->open || device->interface || nst_device_has_packet(device) || nst_device_is_cut(device)
+                 !device->open || device->user || nst_device_has_packet(device) || nst_device_is_cut(device)
                    ? NST_OK : NST_WOULDBLOCK);
 }
 
 nst_error nst_attempt_device_writable(nst_request *request) {
   nst_device *device = request->device;
   return wait_in(request, &device->writers,
-                 !device->open || device->interface || nst_device_has_room(device) ? NST_OK : NST_WOULDBLOCK);
+                 !device->open || device->user || nst_device_has_room(device) ? NST_OK : NST_WOULDBLOCK);
 }
 
 nst_error nst_attempt_channel_room(nst_request *request) {

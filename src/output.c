@@ -130,7 +130,7 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
   nst_stack *stack = interface->stack;
   nst_packet *packet;
   bool to_self = nst_interface_has_address(interface, destination), to_group = ip_addr_ismulticast(destination);
-  if (!interface->up) return refuse(interface, p, "interface down");
+  if (!interface->on) return refuse(interface, p, nst_interface_off_cause(interface));
   if (p->tot_len > interface->mtu) return refuse(interface, p, "message too long");
   if (!to_self && !to_group && interface->device == NULL) return refuse(interface, p, "no route");
   if (!stack->sending_datagram && !nst_interface_has_room(interface)) {
@@ -157,7 +157,7 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *destin
 }
 
 void nst_interface_send(nst_interface *interface, nst_packet *packet, const ip_addr_t *destination) {
-  if (!interface->up) nst_interface_drop(interface, packet, "interface down");
+  if (!interface->on) nst_interface_drop(interface, packet, nst_interface_off_cause(interface));
   else if (interface->device == NULL) nst_interface_drop(interface, packet, "no route");
   else if (!nst_interface_has_room(interface)) nst_interface_drop(interface, packet, "device full");
   else hand_over(interface, packet, destination);

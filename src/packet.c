@@ -12,6 +12,7 @@ nst_packet *nst_packet_new(nst_hub *hub, size_t length) {
   nst_list_init(&packet->link);
   packet->hub = hub;
   packet->length = (uint32_t)length;
+  packet->switches = 0;
   packet->summed = false;
   packet->data = packet->bytes + HEADROOM;
   return packet;

@@ -15,6 +15,7 @@ typedef struct nst_packet {
   nst_link link;
   nst_hub *hub;            /* not counted: who has the packet outlives it */
   uint32_t length;
+  uint8_t switches;        /* that it has passed */
   bool summed;             /* the sender's lwIP has computed its checksums: they are right */
   uint8_t *data;
   uint8_t bytes[];         /* some room, where a frame's header can be put in front, then the data */

@@ -130,7 +130,7 @@ void nst_routes_drop_interface(nst_stack *stack, const nst_interface *interface)
 
 static bool usable(const nst_interface *interface, const ip_addr_t *destination) {
   size_t i;
-  if (!interface->up) return false;
+  if (!interface->on) return false;
   if (interface->has_link_local && IP_IS_V6(destination)) return true;
   for (i = 0; i < interface->address_count; i++) {
     if (IP_GET_TYPE(&interface->addresses[i].address) == IP_GET_TYPE(destination)) return true;

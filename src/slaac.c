@@ -463,7 +463,7 @@ nst_time nst_slaac_next(const nst_stack *stack) {
   if (stack->slaac_count == 0) return NST_NEVER;
   for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
     const nst_interface *interface = nst_holder(link, nst_interface, link);
-    if (interface->slaac && interface->up) at = earlier(at, interface->slaac->at);
+    if (interface->slaac && interface->on) at = earlier(at, interface->slaac->at);
   }
   return at;
 }
@@ -474,7 +474,7 @@ bool nst_slaac_run(nst_stack *stack) {
   if (nst_slaac_next(stack) > stack->now) return false;
   for (link = stack->interfaces.next; link != &stack->interfaces; link = link->next) {
     nst_interface *interface = nst_holder(link, nst_interface, link);
-    if (interface->slaac == NULL || !interface->up || interface->slaac->at > stack->now) continue;
+    if (interface->slaac == NULL || !interface->on || interface->slaac->at > stack->now) continue;
     if (interface->slaac->solicit_at <= stack->now) ask(interface);
     bring_up_to_date(interface);
     worked = true;

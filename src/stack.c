@@ -31,6 +31,14 @@ static void init_lwip(nst_stack *stack, void *argument) {
   }
 }
 
+static void run(nst_job *job) {
+  nst_stack *stack = nst_stack_retain(nst_holder(job, nst_stack, job));
+  nst_stack_catch_up(stack);
+  if (nst_stack_poll(stack, NULL)) nst_stack_wake(stack);
+  else nst_stack_schedule(stack);
+  nst_stack_release(stack);
+}
+
 nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   nst_stack *stack = calloc(1, sizeof *stack);
   if (stack == NULL) return NULL;
@@ -56,7 +64,8 @@ nst_stack *nst_stack_new(nst_hub *hub, const nst_config *config) {
   nst_neighbours_init(&stack->neighbours);
   nst_owner_init(&stack->memory);
   nst_pollset_init(&stack->pollset);
-  nst_list_init(&stack->runnable);
+  nst_list_init(&stack->job.link);
+  stack->job.run = run;
   nst_list_init(&stack->woken);
   nst_list_init(&stack->traced);
   nst_list_init(&stack->interfaces);
@@ -90,7 +99,6 @@ void nst_stack_release(nst_stack *stack) {
   if (--stack->references > 0) return;
   nst_table_free(&stack->ports);
   nst_table_free(&stack->connections);
-  nst_path_mtu_clear(stack);
   nst_heap_free(&stack->tcp_timers);
   nst_routes_clear(&stack->routes);
   nst_table_free(&stack->own);
@@ -148,7 +156,7 @@ nst_time nst_stack_next(nst_stack *stack) {
 void nst_stack_schedule(nst_stack *stack) {
   const nst_timer *first = nst_heap_first(&stack->tcp_timers);
   nst_time at = first ? first->at : NST_NEVER;
-  if (!stack->open || nst_list_linked(&stack->runnable)) return;
+  if (!stack->open || nst_list_linked(&stack->job.link)) return;
   if (has_work(stack)) {
     nst_stack_wake(stack);
     return;
@@ -160,8 +168,8 @@ void nst_stack_schedule(nst_stack *stack) {
 }
 
 void nst_stack_wake(nst_stack *stack) {
-  if (!stack->open || nst_list_linked(&stack->runnable)) return;
-  nst_list_append(&stack->hub->runnable, &stack->runnable);
+  if (!stack->open || nst_list_linked(&stack->job.link)) return;
+  nst_list_append(&stack->hub->runnable, &stack->job.link);
   if (stack->wants_wake && !nst_list_linked(&stack->woken)) nst_list_append(&stack->hub->woken, &stack->woken);
 }
 
@@ -230,7 +238,7 @@ static void poll_inside(nst_stack *stack, void *argument) {
 
 bool nst_stack_poll(nst_stack *stack, bool *worked) {
   poll_result result = {false, false, 0, 0};
-  nst_list_remove(&stack->runnable);
+  nst_list_remove(&stack->job.link);
   if (!nst_inside(stack, poll_inside, &result)) return false;
   if (worked) *worked = *worked || result.worked;
   return result.more;
@@ -256,7 +264,7 @@ size_t nst_stack_process_commands(nst_stack *stack, size_t max) {
 }
 
 nst_error nst_stack_submit(nst_stack *stack, nst_request *request, bool always) {
-  if (!stack->open) return NST_CLOSED;
+  if (!nst_stack_runs(stack)) return NST_CLOSED;
   if (!always && stack->config.channel_capacity > 0 && stack->command_count >= stack->config.channel_capacity) {
     return NST_FULL;
   }
@@ -303,6 +311,21 @@ void nst_stack_close(nst_stack *stack) {
   nst_stack_die(stack);
 }
 
+bool nst_stack_runs(const nst_stack *stack) {
+  return stack->open && !stack->crashed;
+}
+
+void nst_stack_forget(nst_stack *stack) {
+  while (!nst_list_empty(&stack->sockets)) nst_socket_forget(nst_holder(stack->sockets.next, nst_socket, link));
+  stack->time_wait_count = 0;
+  nst_requests_finish(&stack->room_waiters, NST_CLOSED); /* before there is room, which they would use */
+  nst_requests_finish(&stack->commands, NST_CLOSED);
+  nst_reassembly_clear(stack);
+  nst_neighbours_clear(&stack->neighbours);
+  nst_path_mtu_clear(stack);
+  nst_owner_clear(&stack->memory, &stack->hub->pool); /* between calls lwIP itself holds nothing */
+}
+
 void nst_stack_die(nst_stack *stack) {
   nst_hub *hub = stack->hub;
   nst_link *link;
@@ -310,22 +333,17 @@ void nst_stack_die(nst_stack *stack) {
   (void)nst_stack_retain(stack);
   stack->open = false;
   nst_heap_remove(&hub->timers, &stack->timer);
-  nst_list_remove(&stack->runnable);
+  nst_list_remove(&stack->job.link);
   nst_list_remove(&stack->woken);
   nst_list_remove(&stack->link);
-  while (!nst_list_empty(&stack->sockets)) nst_socket_forget(nst_holder(stack->sockets.next, nst_socket, link));
-  nst_requests_finish(&stack->commands, NST_CLOSED);
-  nst_requests_finish(&stack->room_waiters, NST_CLOSED);
+  nst_stack_forget(stack);
   while ((link = stack->interfaces.next) != &stack->interfaces) {
     nst_interface_detach(nst_holder(link, nst_interface, link));
   }
   nst_pollset_close(&stack->pollset);
   nst_trace_clear(stack);
-  nst_reassembly_clear(stack);
   nst_nats_clear(stack);
-  nst_neighbours_clear(&stack->neighbours);
   nst_groups_clear(stack);
   nst_image_free(stack);
-  nst_owner_clear(&stack->memory, &hub->pool);
   nst_stack_release(stack);
 }

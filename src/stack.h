@@ -56,11 +56,12 @@ struct nst_stack {
   unsigned references;
   nst_hub *hub;         /* counted */
   nst_link link;        /* in hub->stacks */
-  nst_link runnable;    /* in hub->runnable */
+  nst_job job;          /* to be polled */
   nst_link woken;       /* in hub->woken */
   nst_link traced;      /* in hub->traced */
   nst_timer timer;      /* in hub->timers: the earliest of all timers below */
   bool open;
+  bool crashed;         /* and not restarted (crash.c): open, but nothing goes on in it */
   bool entered;         /* we are inside it (image.c) */
   const char *cause;    /* of its death by an assertion; NULL */
   bool wants_wake;      /* on_wake is set */
@@ -130,6 +131,21 @@ void nst_stack_release(nst_stack *stack);
 void nst_stack_close(nst_stack *stack);
 /* Ends the stack at once: nothing is sent, everything answers "closed". */
 void nst_stack_die(nst_stack *stack);
+/* Outside the stack. Forgets all that programs and peers have left in it but interfaces and what they know; nothing is
+** sent, what it was about answers "closed". */
+void nst_stack_forget(nst_stack *stack);
+/* Whether there may be sockets and commands. */
+bool nst_stack_runs(const nst_stack *stack);
+
+/* ---- crash.c ---- */
+
+/* Outside the stack, as what follows. The power fails: all that is no configuration is forgotten, nothing is sent.
+** Harmless twice. NST_CLOSED. */
+nst_error nst_stack_crash(nst_stack *stack);
+/* It goes on as a new one with its interfaces, addresses and routes. Harmless when it runs. NST_CLOSED. */
+nst_error nst_stack_restart(nst_stack *stack);
+
+/* ---- */
 
 /* What can be done at the stack's present time. Returns true when there is more (it did its fair share); sets *worked,
 ** which may be NULL, when it did anything. */

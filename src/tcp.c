@@ -212,6 +212,17 @@ static nst_error sendable(nst_tcp *tcp) {
   return NST_OK;
 }
 
+/* lwIP makes segments of at most half of the largest window, or of any size while that is 0, and then relies on the last
+** one in its queue to be none of those. */
+static void fit_window(struct tcp_pcb *pcb) {
+  const struct tcp_seg *last = pcb->unsent;
+  uint32_t most;
+  if (last == NULL || pcb->snd_wnd_max / 2 >= pcb->mss) return;
+  while (last->next) last = last->next;
+  most = (uint32_t)last->len + pcb->unsent_oversize; /* to which it may grow */
+  if (pcb->snd_wnd_max / 2 < most) pcb->snd_wnd_max = 2 * most;
+}
+
 nst_error nst_tcp_send(nst_tcp *tcp, const char *data, size_t length, size_t *sent) {
   nst_error error = sendable(tcp);
   struct tcp_pcb *pcb = tcp->pcb;
@@ -220,6 +231,7 @@ nst_error nst_tcp_send(nst_tcp *tcp, const char *data, size_t length, size_t *se
   if (error != NST_OK || length == 0) return error;
   if (tcp_sndbuf(pcb) == 0) return NST_WOULDBLOCK;
   nst_tcp_take_up(tcp);
+  fit_window(pcb);
   while (done < length && tcp_sndbuf(pcb) > 0) {
     size_t rest = length - done, room = tcp_sndbuf(pcb);
     u8_t flags = TCP_WRITE_FLAG_COPY;

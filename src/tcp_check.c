@@ -262,6 +262,16 @@ acknowledgement:
   return ERR_OK;
 }
 
+/* The MSS belongs to the first SYN (RFC 9293 3.7.1); lwIP would let any segment change it, to what its queue contradicts. */
+static void blank_mss(uint8_t *options, size_t length) {
+  size_t i = 0;
+  while (i + LWIP_TCP_OPT_LEN_MSS <= length && options[i] != LWIP_TCP_OPT_EOL) {
+    size_t size = options[i] == LWIP_TCP_OPT_NOP ? 1 : options[i + 1];
+    if (options[i] == LWIP_TCP_OPT_MSS) memset(options + i, LWIP_TCP_OPT_NOP, size);
+    i += size;
+  }
+}
+
 err_t nst_tcp_check(struct tcp_pcb *pcb, struct tcp_hdr *header, uint16_t options_length, struct pbuf *p) {
   nst_stack *stack = nst_current();
   nst_tcp *tcp = tcp_ext_arg_get(pcb, 0);
@@ -277,6 +287,7 @@ err_t nst_tcp_check(struct tcp_pcb *pcb, struct tcp_hdr *header, uint16_t option
       stack->counters.tcp_mss_refused++;
       return refuse(stack, "TCP options");
     }
+    if (options->has_mss && pcb->state > SYN_SENT) blank_mss((uint8_t *)(header + 1), options_length);
   }
   switch (pcb->state) {
     case LISTEN: return ERR_OK;

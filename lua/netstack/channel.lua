@@ -27,6 +27,7 @@ function Channel:request(op, args)
     local room, why = self:room_ticket()
     if not room then return nil, why end
     local ok, reason = wait(room, nil, "room in the command channel")
+    if ok then ok, reason = room:result() end
     if not ok then return nil, reason end
     ticket, err = submit(self, op, args)
   end

@@ -96,6 +96,7 @@ end
 
 local function ask_over_tcp(stack, server, question, kind, wait)
   local socket = stack:tcp()
+  if not socket then return nil end
   socket:settimeout(wait, "t")
   local data
   if socket:connect(server, PORT) and socket:send(u16(#question) .. question) then
@@ -108,11 +109,12 @@ end
 
 -- One question to one server; nil when it has not answered in time.
 local function ask(stack, server, name, kind, wait)
+  local socket, result = stack:udp(), nil
+  if not socket then return nil end
   local id = u16(core.random(stack) % 65536)
   local question = id .. "\1\0\0\1\0\0\0\0\0\0" .. name .. u16(kind.number) .. u16(IN) -- recursion desired
-  local socket, result = stack:udp(), nil
   local ends = core.now(stack) + wait
-  if socket and socket:setpeername(server, PORT) and socket:send(question) then
+  if socket:setpeername(server, PORT) and socket:send(question) then
     repeat -- what is no answer to this question is somebody's who guessed
       local left = ends - core.now(stack)
       socket:settimeout(left > 0 and left or 0)
@@ -120,7 +122,7 @@ local function ask(stack, server, name, kind, wait)
       result = data and read(data, question, kind)
     until result or not data
   end
-  if socket then socket:close() end
+  socket:close()
   if result and result.cut then result = ask_over_tcp(stack, server, question, kind, wait) end
   return result
 end
@@ -135,8 +137,25 @@ local function follow(result)
   return result.addresses[name], name
 end
 
+local caches = setmetatable({}, { __mode = "k" }) -- stack -> { names = {name -> entry}, order = {names, oldest first} }
+
+local function cache_of(stack)
+  local cache = caches[stack]
+  if not cache then
+    cache = { names = {}, order = {} }
+    caches[stack] = cache
+  end
+  return cache
+end
+
+-- Whether the stack has ended or crashed since it had this cache.
+local function is_lost(stack, cache)
+  return caches[stack] ~= cache or not core.is_open(stack) or stack:crashed()
+end
+
 -- The addresses of one kind; false when the name has none of it, nil when nobody said.
 local function query(stack, servers, name, kind)
+  local cache = cache_of(stack)
   local ttl = CACHED_FOR
   for _ = 1, ALIASES_AT_MOST do
     local encoded, result = encode(name), nil
@@ -144,6 +163,7 @@ local function query(stack, servers, name, kind)
     for _, wait in ipairs(WAITS) do
       for _, server in ipairs(servers) do
         result = ask(stack, server, encoded, kind, wait)
+        if is_lost(stack, cache) then return nil end
         if result and (result.code == 0 or result.code == 3) then break end -- others may know what this one does not
         result = nil
       end
@@ -159,14 +179,8 @@ local function query(stack, servers, name, kind)
   return false, ttl
 end
 
-local caches = setmetatable({}, { __mode = "k" }) -- stack -> { names = {name -> entry}, order = {names, oldest first} }
-
 local function remember(stack, name, addresses, ttl)
-  local cache = caches[stack]
-  if not cache then
-    cache = { names = {}, order = {} }
-    caches[stack] = cache
-  end
+  local cache = cache_of(stack)
   if not cache.names[name] then
     cache.order[#cache.order + 1] = name
     if #cache.order > CACHED_AT_MOST then cache.names[table.remove(cache.order, 1)] = nil end
@@ -179,14 +193,16 @@ end
 -- @tparam {string,...} servers addresses; asked in turn, each twice
 -- @tparam string name
 -- @treturn {string,...}|nil
--- @treturn string "host not found"
+-- @treturn string "host not found"; "closed": the stack has ended, or crashed meanwhile
 function M.lookup(stack, servers, name)
   name = lower(name):gsub("%.$", "")
-  local cached = caches[stack] and caches[stack].names[name]
+  local cache = cache_of(stack)
+  local cached = cache.names[name]
   if cached and cached.ends > core.now(stack) then return cached.addresses end
   local all, least = {}, CACHED_FOR
   for _, kind in ipairs(TYPES) do
     local addresses, ttl = query(stack, servers, name, kind)
+    if is_lost(stack, cache) then return nil, "closed" end
     if addresses == nil then break end -- nobody answers: asking for the other kind would only take longer
     least = min(least, ttl)
     for _, address in ipairs(addresses or {}) do all[#all + 1] = address end
@@ -194,6 +210,12 @@ function M.lookup(stack, servers, name)
   if not all[1] then return nil, "host not found" end
   if least > 0 then remember(stack, name, all, least) end
   return all
+end
+
+--- Forgets what a stack has learned; lookups that are under way end.
+-- @tparam stack stack
+function M.forget(stack)
+  caches[stack] = nil
 end
 
 return M

@@ -62,6 +62,7 @@ function M.new(clock, limit)
     failed = false, failure = nil, -- why it is over, when that is an error
     lingering = false, -- only waiting for closed connections
     outside = false, -- serves calls outside run; has no tasks
+    progress = false, -- called each second of real time
     guests = 0, -- coroutines of a loop that is not ours which wait here
   }
   if clock == "real" then
@@ -259,6 +260,7 @@ end
 -- "settled" (nothing to linger for).
 local function turn(loop, goal)
   local idle = 0 -- rounds in which nothing but resumed tasks made progress
+  local rounds, looked = 0, loop.progress and core.monotonic()
   adapt(loop)
   while true do
     if goal and take_goal(loop, goal) then return "done" end
@@ -284,6 +286,14 @@ local function turn(loop, goal)
       if loop.halted then return "halted" end
       if goal and take_goal(loop, goal) then return "done" end
       task = loop.first
+    end
+
+    if looked then
+      rounds = rounds + 1
+      if rounds % 256 == 0 and core.monotonic() >= looked + 1 then
+        looked = core.monotonic()
+        loop.progress(loop.time)
+      end
     end
 
     local time = loop.source and read_clock(loop) or loop.time

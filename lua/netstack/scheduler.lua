@@ -32,8 +32,36 @@ local taken = false -- whether a wait there has not ended
 local installed -- the function given to `waiting`
 local hosted = false -- the stacks are driven by a loop that is not ours, in real time
 
+-- What others have to do before stacks are driven, and when a run is over; each once, in the order given.
+local at_begin, at_end = {}, {}
+
+local function take(list)
+  local taken_from = {}
+  for i = 1, #list do taken_from[i], list[i] = list[i], nil end
+  return taken_from
+end
+
+--- Has `fn` called before stacks are driven the next time: at once in a run, else when one begins or somebody waits.
+-- @tparam function fn
+function M.before(fn)
+  if current then return fn() end
+  at_begin[#at_begin + 1] = fn
+end
+
+--- Has `fn` called when this run is over, or the next; outside run nothing is ever over. What it returns as an error,
+-- after nil, the run raises.
+-- @tparam function fn
+function M.after(fn) at_end[#at_end + 1] = fn end
+
+local function prepare()
+  if at_begin[1] then
+    for _, fn in ipairs(take(at_begin)) do fn() end
+  end
+end
+
 -- The loop outside run.
 local function outside()
+  prepare()
   -- SIGINT, or an error, ended a wait before it was seen to be over, and what it left is of no use.
   if taken and outer and outer.depth == 0 and outer.guests == 0 then outer, taken = nil, false end
   if not outer then
@@ -74,13 +102,18 @@ local OPTIONS = {
   end,
   timeout = check_time,
   linger = check_time,
+  progress = function(value)
+    if type(value) ~= "function" then return "function expected, got " .. type(value) end
+  end,
   seed = function(value)
     if type(value) ~= "number" then return "integer expected, got " .. type(value) end
     if value % 1 ~= 0 then return "integer expected, got " .. format("%.14g", value) end
   end,
 }
 
--- Why `opts` are none of run; nil when they are.
+--- Why `opts` are none of run; nil when they are.
+-- @tparam table opts
+-- @treturn ?string
 local function check_options(opts)
   if type(opts) ~= "table" then return "table expected, got " .. type(opts) end
   local unknown
@@ -90,11 +123,12 @@ local function check_options(opts)
     if not OPTIONS[key] and (not unknown or name < unknown) then unknown = name end
   end
   if unknown then return "unknown option '" .. unknown .. "'" end
-  for _, key in ipairs { "clock", "linger", "seed", "timeout" } do
+  for _, key in ipairs { "clock", "linger", "progress", "seed", "timeout" } do
     local why = opts[key] ~= nil and OPTIONS[key](opts[key])
     if why then return "option '" .. key .. "': " .. why end
   end
 end
+M.check_options = check_options
 
 -- Goes on with the loop of a run until all ordinary tasks have ended, or something ends it before.
 local function attend(loop, linger)
@@ -118,6 +152,10 @@ local function finish(loop)
   loops.drop_all(loop)
   current = nil
   core.run_end()
+  for _, fn in ipairs(take(at_end)) do
+    local ok, err = fn()
+    if not ok then loops.fail(loop, err) end
+  end
 end
 
 -- A run from its beginning to its end. Whoever calls this protects it: SIGINT may raise an error at any instruction,
@@ -134,11 +172,12 @@ end
 --- Runs `fn` as a task until it and every task it spawned have ended, driving every stack; then waits, at most
 -- `opts.linger` seconds, until what closed connections had to send is acknowledged.
 -- @tparam function fn
--- @tparam[opt] table opts `clock` ("virtual", "real" or a function), `timeout`, `seed`, `linger` (5)
+-- @tparam[opt] table opts `clock` ("virtual", "real" or a function), `timeout`, `seed`, `linger` (5), `progress`, which
+-- is called about each second of real time with the run's time
 -- @param ... arguments of fn
 -- @return what fn returned; raises the first error that no task joined, and reports that start "deadlock:", "timeout:"
 ---@param fn function
----@param opts? { clock?: "virtual"|"real"|(fun(): number), timeout?: number, seed?: integer, linger?: number }
+---@param opts? table
 ---@return any ...
 function M.run(fn, opts, ...)
   check_function(fn, "run", 3)
@@ -146,10 +185,11 @@ function M.run(fn, opts, ...)
   if why then bad(2, "run", why) end
   if current then error("run inside run", 2) end
   leave_outside("run", 2)
+  prepare()
   opts = opts or {}
 
   local loop = loops.new(opts.clock, opts.timeout)
-  loop.seed = opts.seed
+  loop.seed, loop.progress = opts.seed, opts.progress
   local main = tasks.new(loop, false, 2, fn, ...)
   local ok, err = pcall(conduct, loop, opts.linger or 5)
   if not ok then

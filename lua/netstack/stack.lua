@@ -5,6 +5,7 @@ local channel = require "netstack.channel" -- luacheck: ignore 211 (gives the ch
 local check = require "netstack.check"
 local core = require "netstack.core"
 local device = require "netstack.device"
+local dns = require "netstack.dns"
 local names = require "netstack.names"
 local ping = require "netstack.ping"
 local raw = require "netstack.raw"
@@ -77,9 +78,14 @@ local function seed_of_run()
   return (seed * 65537 + made_in_run) % 2 ^ 52
 end
 
--- A stack, for the function whose errors are to name it.
-local function make(config, name)
-  config = check.options(config, config_rules, 1, name)
+--- A stack, for the function whose errors are to name it.
+-- @tparam table|nil config
+-- @tparam string name
+-- @tparam[opt=1] integer n which argument the config is
+-- @treturn stack|nil
+-- @treturn string "no memory"
+local function make(config, name, n)
+  config = check.options(config, config_rules, n or 1, name)
   local copy = {}
   for key, value in pairs(config) do copy[key] = value end
   if copy.seed == nil then copy.seed = seed_of_run() end
@@ -90,6 +96,7 @@ local function make(config, name)
   names.set(stack, known, config.dns and { unpack(config.dns) })
   return stack
 end
+M.make = make
 
 --- A new stack, isolated from all others.
 -- @tparam[opt] table config `name`, `mtu` (1500), `loopback` (false), `command_channel_capacity` (32; 0 is unbounded),
@@ -280,13 +287,17 @@ function Stack:bind(host, port, backlog)
   return nil, why
 end
 
+local function runs(stack)
+  return core.is_open(stack) and not stack:crashed()
+end
+
 --- Sends an ICMP echo request and waits for the answer.
 ---@param host string address or name
 ---@param options? { timeout?: number, size?: integer, ttl?: integer } seconds (1), bytes of data (56), 64
 ---@return number|nil # round-trip time in seconds
 ---@return string? # "timeout", "host unreachable", "no route", "host not found"
 function Stack:ping(host, options)
-  if not core.is_open(self) then return nil, "closed" end
+  if not runs(self) then return nil, "closed" end
   return ping.ping(self, host, options)
 end
 
@@ -297,12 +308,27 @@ end
 ---@param name string
 ---@return string|nil, string?
 function Stack:resolve(name)
-  if not core.is_open(self) then return nil, "closed" end
+  if not runs(self) then return nil, "closed" end
   if type(name) ~= "string" then check.bad(1, "resolve", "string expected, got " .. type(name)) end
-  local address = names.resolve(self, name)
-  if not address or name == "*" then return nil, "host not found" end
+  local address, err = names.resolve(self, name)
+  if not address or name == "*" then return nil, err or "host not found" end
   if not core.parse_address(address:match("^[^%%]*")) then return nil, "host not found" end
   return address
+end
+
+--- Crashes the stack, as when a machine's power fails. It forgets its sockets and connections, what was queued, its
+-- caches and all that it has learned, and tells nobody: no RST, no FIN, no message to routers or a DHCP server. Every
+-- socket, waiting call, ticket and command of it answers "closed", for good. Until `restart`, what arrives is dropped
+-- (its cause: "stack crashed"), and new sockets, commands, `ping` and `resolve` answer "closed"; interfaces, addresses
+-- and routes can be seen and changed.
+-- @treturn integer|nil 1; harmless twice
+-- @treturn string "closed"
+---@return integer|nil, string?
+function Stack:crash()
+  local ok, err = core.crash(self)
+  if not ok then return nil, err end
+  dns.forget(self)
+  return ok
 end
 
 -- Two stacks joined by a pipe share all of their config but what must differ.

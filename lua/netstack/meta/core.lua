@@ -13,6 +13,8 @@
 ---@field tcp netstack.core.tcp
 ---@field udp netstack.core.udp
 ---@field raw netstack.core.raw
+---@field link netstack.link
+---@field switch netstack.switch
 
 ---What the Lua layer is built on. No function waits. Of a closed object all but close answer nil, "closed".
 ---@class netstack.core
@@ -104,6 +106,15 @@ function core.bell_open() end
 ---@param time? number seconds since then at which it rings in any case
 function core.bell(base, time) end
 
+---Whether a standard stream is a terminal.
+---@param descriptor integer
+---@return boolean
+function core.is_terminal(descriptor) end
+
+---The table of what an object of ours keeps alive. Its names `devices link a b trace on_wake stack` are the core's.
+---@return table
+function core.kept() end
+
 ---Makes a UDP handle, bound to nothing.
 ---@param stack netstack.stack
 ---@return netstack.core.udp|nil
@@ -183,11 +194,43 @@ function core.routes(stack) end
 ---@return string|nil # "empty"
 function core.learned_dns(stack) end
 
+---A set of addresses.
+---@param addresses string[]
+---@return filter|nil
+---@return string|nil # "no memory" or "invalid address"
+function core.filter(addresses) end
+
+---A link and its two ends. Each keeps the others.
+---@param mtu integer 0: that of the first stack it is attached to
+---@param medium string
+---@param checksum boolean
+---@param seed integer
+---@param since number|nil from which its times are told, by `lab_clock`; nil: now
+---@return netstack.link|nil
+---@return netstack.device|string|nil # or "no memory"
+---@return netstack.device|nil
+function core.link(mtu, medium, checksum, seed, since) end
+
+---The clock by which links count: it goes on from run to run.
+---@return number # seconds
+function core.lab_clock() end
+
+---What has been done so far, in all runs.
+---@return integer # polls of stacks, and turns of switches
+---@return integer # packets that entered a link
+function core.work() end
+
 ---Makes a stack.
 ---@param config table checked by the caller
 ---@return netstack.stack|nil
 ---@return string|nil # "no memory"
 function core.stack(config) end
+
+---Has the stack forget all but its configuration, without a word to anybody. Until it is restarted, sockets cannot be made and what arrives is dropped.
+---@param stack netstack.stack
+---@return integer|nil # 1; harmless twice
+---@return string|nil # "closed"
+function core.crash(stack) end
 
 ---Whether the stack is open.
 ---@param stack netstack.stack
@@ -228,6 +271,14 @@ function core.format_address(bytes) end
 ---@return number # seconds
 function core.now(stack) end
 
+---A switch without ports.
+---@param name string|nil nil: "switchN"
+---@param ageing number seconds
+---@param table_size integer stations
+---@return netstack.switch|nil
+---@return string|nil # "no memory"
+function core.switch(name, ageing, table_size) end
+
 ---Makes a TCP handle, neither bound nor connected.
 ---@param stack netstack.stack
 ---@return netstack.core.tcp|nil
@@ -247,6 +298,16 @@ local stack = {}
 ---Ends the stack: RSTs what is open if the device has room, frees everything; devices are detached, not closed.
 ---@return integer # 1; harmless twice
 function stack:close() end
+
+---Has a crashed stack go on, as a new one with the same configuration.
+---@return integer|nil # 1; harmless when it runs
+---@return string|nil # "closed"
+function stack:restart() end
+
+---Whether the stack has crashed and was not restarted yet.
+---@return boolean|nil
+---@return string|nil # "closed"
+function stack:crashed() end
 
 ---All work that can be done at `now` without waiting.
 ---@param now number seconds of the stack's clock, which never goes back
@@ -397,7 +458,7 @@ function interface:mappings() end
 ---@class netstack.device
 local device = {}
 
----Closes the device; a stack attached to it goes on without.
+---Closes the device; a stack or a switch attached to it goes on without.
 ---@return integer # 1; harmless twice
 function device:close() end
 
@@ -426,12 +487,12 @@ function device:name() end
 ---Puts a packet into an unattached device, without waiting.
 ---@param packet string
 ---@return integer|nil # 1
----@return string|nil # "full", "closed", "message too long", "address already in use" while a stack is attached, "not supported" by a device in Lua
+---@return string|nil # "full", "closed", "message too long", "address already in use" while it is attached, "not supported" by a device in Lua
 function device:try_send(packet) end
 
 ---Takes a packet out of an unattached device, without waiting.
 ---@return string|nil # packet
----@return string|nil # "empty", "closed", "address already in use" while a stack is attached
+---@return string|nil # "empty", "closed", "address already in use" while it is attached
 function device:try_receive() end
 
 ---Whether a packet could be received.
@@ -442,7 +503,7 @@ function device:rx_ready() end
 ---@return boolean
 function device:tx_ready() end
 
----Gives a packet to the stack that a Lua device is attached to.
+---Gives a packet to the stack or switch that a Lua device is attached to.
 ---@param packet string
 ---@return integer|nil # 1
 ---@return string|nil # "closed", "message too long"
@@ -711,5 +772,90 @@ function raw:try_receive(max) end
 ---Closes the socket.
 ---@return integer # 1; harmless twice
 function raw:close() end
+
+---@class netstack.link
+local link = {}
+
+---Closes both ends: packets under way are dropped, stacks that are attached send into nothing. Repeating it is harmless; everything else answers "closed" from now on.
+---@return integer # 1
+function link:close() end
+
+---Changes one parameter for packets that enter from now on. What it may be is the caller's to check.
+---@param direction integer 1 or 2: the end that sends
+---@param name string
+---@return integer|nil # 1
+---@return string|nil # "closed"
+function link:set_rule(direction, name) end
+
+---The parameters of one direction.
+---@param direction integer
+---@return table|nil
+---@return string|nil # "closed"
+function link:rules(direction) end
+
+---Counters of one direction: sent + duplicated = delivered + dropped + in_flight.
+---@param direction integer
+---@return table|nil # sent, sent_bytes, delivered, delivered_bytes, duplicated, corrupted, reordered, in_flight, queue, queue_bytes, untold (to the trace function), and dropped: closed, down, partition, mtu, loss, queue, codel, limit, memory
+---@return string|nil # "closed"
+function link:counters(direction) end
+
+---Drops, from now on, what comes from the filter's addresses or goes to them: a partition. `unbar` ends it.
+---@param direction integer
+---@param filter filter
+---@param source boolean
+---@return integer|nil # 1
+---@return string|nil # "closed" or "no memory"
+function link:bar(direction, filter, source) end
+
+---Takes all filters away.
+---@param direction integer
+---@return integer|nil # 1
+---@return string|nil # "closed"
+function link:unbar(direction) end
+
+---Sets what is called, after the poll, with each packet that entered and what becomes of it.
+---@param fn function|nil fn(event): {time, direction = 1 | 2, packet, arrival or cause, corrupted, reordered, duplicated, copy_arrival or copy_cause}; times are seconds since the link was made, or since what it was told
+---@return integer|nil # 1
+---@return string|nil # "closed"
+function link:trace(fn) end
+
+---@class netstack.switch
+local switch = {}
+
+---Its name.
+---@return string|nil
+---@return string|nil # "closed"
+function switch:name() end
+
+---Makes a device a port: an end of a pipe or a link, a TAP interface, a device in Lua. The port goes when the device is closed.
+---@param dev netstack.device of medium "ethernet"
+---@return integer|nil # the number of the port, the lowest that is free
+---@return string|nil # "address already in use" (it is attached, here or elsewhere), "closed", "no memory"
+function switch:attach(dev) end
+
+---Takes a port off the switch, which forgets the stations behind it; the device stays open.
+---@param port integer|netstack.device
+---@return integer|nil # 1
+---@return string|nil # "closed": there is no such port any more
+function switch:detach(port) end
+
+---The stations it has heard, by address.
+---@return table[]|nil # each: address ("02:00:00:00:00:01"), port, age (seconds since it was heard)
+---@return string|nil # "closed"
+function switch:table() end
+
+---Forgets all stations.
+---@return integer|nil # 1
+---@return string|nil # "closed"
+function switch:flush() end
+
+---Counters. Each frame received is forwarded to one port, flooded to all others, or dropped where it came in: "short" (no whole header), "reserved" (for bridges), "filtered" (its station is behind the port that it came from), "loop" (it has passed 255 switches), "queue" (4096 wait at the port). Of what was to be sent, a port drops what its device has no room for ("full"), what is longer than its mtu, what has a wrong checksum and goes where nobody would see that ("checksum"), and copies for which there is no memory.
+---@return table|nil # received, forwarded, flooded, sent, dropped = { short, reserved, filtered, loop, queue, full, mtu, checksum, memory }; ports: the same by number, each with the device's counters since it was attached; and of stations: addresses (how many are known), learned, moved, aged, evicted (the table was full)
+---@return string|nil # "closed"
+function switch:stats() end
+
+---Ends the switch: its devices are detached, not closed.
+---@return integer # 1; harmless twice
+function switch:close() end
 
 return core
