@@ -189,6 +189,7 @@ void nst_interface_turn_off(nst_interface *interface) {
 void nst_interface_unlearn(nst_interface *interface) {
   if (interface->dhcp) nst_dhcp_lose(interface);
   if (interface->slaac) nst_slaac_lose(interface);
+  nst_nat_unlearn(interface);
 }
 
 void nst_interface_turn_on(nst_interface *interface) {
