@@ -714,18 +714,29 @@ describe("On an Ethernet, a restart", function()
     end)
   end)
 
-  it("makes the address of the link again that it had given up", function()
+  it("claims addresses again that it had given up", function()
     run(function()
       local stack, far, interface = frames.by_hand { checksum = true, detecting = true }
-      local own = interface:link_local():match("^[^%%]*")
-      assert(far:send(frames.nd { type = 136, flags = 0x20, source = own, destination = frames.ALL_NODES, target = own,
-        options = "\2\1" .. frames.OTHER, to = "\51\51\0\0\0\1" }))
+      local own, addresses = interface:link_local(), interface:addresses()
+      for _, address in ipairs { own:match("^[^%%]*"), "fd00::1" } do
+        assert(far:send(frames.nd { type = 136, flags = 0x20, source = address, destination = frames.ALL_NODES,
+          target = address, options = "\2\1" .. frames.OTHER, to = "\51\51\0\0\0\1" }))
+      end
       sleep(0.01)
       assert.same({ nil, "not supported" }, { interface:link_local() })
+      assert.same({ "10.0.0.1/24", "10.0.0.3/24" }, interface:addresses())
       stack:crash()
+      assert.equal(2, #interface:addresses())
+      packets.drain(far)
       stack:restart()
       sleep(2)
-      assert.equal(own, interface:link_local():match("^[^%%]*"))
+      assert.equal(own, (interface:link_local()))
+      assert.same(addresses, interface:addresses())
+      local probes = 0
+      for _, frame in ipairs(packets.drain(far)) do
+        if frames.kind(frame) == "solicitation" then probes = probes + 1 end
+      end
+      assert.is_true(probes >= 2)
     end)
   end)
 
