@@ -56,7 +56,9 @@ local function named(rule)
   return function(value)
     if type(value) ~= "table" then return "table expected, got " .. type(value) end
     for _, name in ipairs(names_of(value)) do
-      if type(name) ~= "string" then return "names expected, got " .. tostring(name) end
+      if type(name) ~= "string" or name:find('[%c,"]') then
+        return "names without commas and quotes expected, got " .. tostring(name)
+      end
       local why = rule(value[name])
       if why then return "'" .. name .. "': " .. why end
     end
