@@ -9,7 +9,7 @@ local output = require "netstack.output"
 
 local concat, find, format, gsub, match, sub = table.concat, string.find, string.format, string.gsub, string.match,
   string.sub
-local ipairs, open, lines_of, popen, tostring, type = ipairs, io.open, io.lines, io.popen, tostring, type
+local ipairs, open, lines_of, popen, type = ipairs, io.open, io.lines, io.popen, type
 
 local M = {}
 
@@ -172,7 +172,7 @@ local function script(chart, csv, svg, options)
   else
     plots, before = series_lines(csv, names, chart, options.of)
     if not plots then return nil, before end
-    heading, y, y2 = chart.title, chart.y, chart.y2
+    heading, y, y2 = chart.title or "", chart.y, chart.y2
     if options.of and options.of ~= "" then heading = format("%s of %s", heading, options.of) end
   end
   local function limit(value) return value and format("%.14g", value) or "*" end
@@ -242,6 +242,23 @@ end
 local text = check.of_type("string")
 local rules = { title = text, of = text, from = time, to = time }
 
+local function check_chart(chart)
+  if type(chart) == "string" then
+    local known = chart == "sequence" and chart or M.charts[chart]
+    return known or check.bad(1, "draw", "no such chart: " .. chart)
+  elseif type(chart) ~= "table" then
+    check.bad(1, "draw", "string or table expected, got " .. type(chart))
+  elseif type(chart.series) ~= "table" or not chart.series[1] then
+    check.bad(1, "draw", "'series': list expected, got " .. type(chart.series))
+  end
+  for i, series in ipairs(chart.series) do
+    if type(series) ~= "table" or type(series.column) ~= "string" then
+      check.bad(1, "draw", format("series %d: a table with 'column' expected", i))
+    end
+  end
+  return chart
+end
+
 local function check_path(value, n)
   if type(value) ~= "string" then check.bad(n, "draw", "path expected, got " .. type(value)) end
   -- Gnuplot reads its script by lines.
@@ -267,10 +284,7 @@ end
 ---@return string|nil err
 ---@return string|nil script
 function M.draw(chart, csv, svg, options)
-  local known = type(chart) == "string" and (chart == "sequence" and chart or M.charts[chart]) or chart
-  if type(known) ~= "table" and known ~= "sequence" then
-    check.bad(1, "draw", "no such chart: " .. tostring(chart))
-  end
+  local known = check_chart(chart)
   check_path(csv, 2)
   check_path(svg, 3)
   options = check.options(options, rules, 4, "draw")
