@@ -13,7 +13,9 @@ Table.__index = Table
 
 local M = {}
 
--- A number in at most 14 digits, integers exactly: a float with an integral value is written as an integer.
+--- A number as text, in at most 14 digits, integers exactly: a float with an integral value is as an integer.
+-- @tparam number value
+-- @treturn string
 local function number(value)
   if value ~= value then return "nan" end
   if value == 0 then return "0" end -- nor -0
@@ -21,6 +23,8 @@ local function number(value)
   if value % 1 == 0 and value > -2 ^ 53 and value < 2 ^ 53 then text = format("%.0f", value) end
   return (gsub(text, "[^-+%dainfe]+", ".")) -- whatever the locale's decimal point is
 end
+
+M.number = number
 
 local function cell(value)
   if value == nil then return "" end

@@ -5,6 +5,7 @@
 -- @module netstack.plot
 
 local check = require "netstack.check"
+local csv_number = require("netstack.csv").number
 local output = require "netstack.output"
 
 local concat, find, format, gsub, match, sub = table.concat, string.find, string.format, string.gsub, string.match,
@@ -33,7 +34,7 @@ M.charts = {
     { column = "rto", scale = 1e3, positive = true, style = "steps" },
   } },
   throughput = { title = "Throughput", y = "Mbit/s", series = {
-    { column = "delivered_bytes", title = "delivered, means of 0.1 s", scale = 8e-6, rate = 0.1, style = "steps" },
+    { column = "delivered_bytes", title = "delivered, means of 0.1 s", scale = 8e-6, rate = 0.1, style = "fsteps" },
   } },
   queue = { title = "Queue", y = "packets waiting", y2 = "packets dropped so far", series = {
     { column = "queue", title = "waiting", style = "steps" },
@@ -103,11 +104,12 @@ end
 -- What gnuplot computes a value by. A rate has variables of its own, for what was there when the last one was told.
 local function expression(series, name, number)
   local value = column(name)
-  if series.scale then value = format("%s * %.10g", value, series.scale) end
+  if series.scale then value = value .. " * " .. csv_number(series.scale) end
   if series.positive then return format("%s > 0 ? %s : NaN", column(name), value) end
   if not series.rate then return value end
-  local text = "dt = %s - t$, t$ != t$ || dt >= 0.999 * %.10g ? (rate = (%s - v$) / dt, v$ = %s, t$ = %s, rate) : NaN"
-  return (gsub(format(text, column "time", series.rate, value, value, column "time"), "%$", number))
+  local text = "dt = %s - t$, t$ != t$ || dt >= 0.999 * %s ? " ..
+    "(rate = dt > 0 ? (%s - v$) / dt : 0, v$ = %s, t$ = %s, rate) : NaN"
+  return (gsub(format(text, column "time", csv_number(series.rate), value, value, column "time"), "%$", number))
 end
 
 local function series_lines(csv, names, chart, of)
@@ -138,7 +140,7 @@ local function sequence_lines(csv, flow)
   end
   local function event(name) return format("stringcolumn(2) eq '%s'", name) end
   local function strokes(name, colour, width, title)
-    return format("%s using %s:4:(0):($5 - $4) with vectors nohead linecolor rgb '%s' linewidth %.10g title '%s'", file,
+    return format("%s using %s:4:(0):($5 - $4) with vectors nohead linecolor rgb '%s' linewidth %d title '%s'", file,
       where(event(name), "$1"), colour, width, title)
   end
   local function line(condition, value, colour, title, style)
@@ -175,7 +177,7 @@ local function script(chart, csv, svg, options)
     heading, y, y2 = chart.title or "", chart.y, chart.y2
     if options.of and options.of ~= "" then heading = format("%s of %s", heading, options.of) end
   end
-  local function limit(value) return value and format("%.14g", value) or "*" end
+  local function limit(value) return value and csv_number(value) or "*" end
   local lines = {
     "set terminal svg size 960,540 dynamic noenhanced font 'sans-serif,14' background '#ffffff'",
     "set output " .. quoted(plain(svg)),
@@ -208,8 +210,8 @@ end
 local function write(path, text)
   local file, err = output.new(path, "draw")
   if not file then return nil, err end
-  file:write(text)
-  local ok, why = file:close()
+  local ok, why = file:write(text)
+  if ok then ok, why = file:close() end
   return ok, why and path .. ": " .. why
 end
 
