@@ -123,7 +123,7 @@ describe("a chart", function()
     if not has_gnuplot then return pending "gnuplot is not installed" end
     local folder = path "it's a `touch pwned` $(touch pwned) & <folder>"
     netns.command("mkdir " .. netns.quote(folder))
-    for _, name in ipairs { "|touch pwned", "-e", "a\\nb" } do
+    for _, name in ipairs { "|touch pwned", "-e", "a\\nb'; touch pwned; '" } do
       local csv = assert(io.open(folder .. "/" .. name, "wb"))
       csv:write(SAMPLES)
       csv:close()
