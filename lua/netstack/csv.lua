@@ -58,8 +58,9 @@ function Table:row(values)
   for i = 1, self.columns do cells[i] = cell(values[i]) end
   cells[self.columns] = cells[self.columns] .. "\n"
   local ok, err = self.output:write(concat(cells, ","))
-  if not ok and not self.failure then self.failure = err end
-  return ok, err
+  if ok then return 1 end
+  self.failure = self.failure or err
+  return nil, err
 end
 
 --- Ends the table.
@@ -67,10 +68,10 @@ end
 -- @treturn string the first failure, also one that `row` has told
 function Table:close()
   local ok, err = self.output:close()
-  local failure = self.failure
+  local failure = self.failure or err
   self.failure = nil
-  if failure then return nil, failure end
-  return ok, err
+  if ok and not failure then return 1 end
+  return nil, failure
 end
 
 return M

@@ -221,8 +221,8 @@ function Sampler:close()
   end
   self.out = nil
   local ok, err = out:close()
-  if self.failure then return nil, self.failure end
-  return ok, err
+  if ok and not self.failure then return 1 end
+  return nil, self.failure or err
 end
 
 Sampler.__tostring = function(self) return self.out and "sampler" or "sampler (closed)" end
