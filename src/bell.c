@@ -15,6 +15,7 @@ static void close_timer(nst_bell *bell) {
 }
 
 bool nst_bell_is_open(nst_hub *hub) {
+  if (hub->bell.calls) return true;
   if (nst_pollset_is_open(&hub->bell.set)) return true;
   close_timer(&hub->bell); /* a parent's, from before a fork */
   return false;
@@ -23,6 +24,12 @@ bool nst_bell_is_open(nst_hub *hub) {
 void nst_bell_close(nst_hub *hub) {
   nst_pollset_close(&hub->bell.set);
   close_timer(&hub->bell);
+}
+
+void nst_bell_call(nst_hub *hub, bool calls) {
+  if (calls) nst_bell_close(hub);
+  hub->bell.calls = calls;
+  hub->bell.at = NST_NEVER;
 }
 
 nst_error nst_bell_open(nst_hub *hub) {
@@ -52,7 +59,7 @@ static void set_timer(nst_bell *bell, nst_time at) {
   memset(&when, 0, sizeof when);
   when.it_value.tv_sec = (time_t)(time / NST_SECOND);
   when.it_value.tv_nsec = (long)(time % NST_SECOND);
-  (void)timerfd_settime(bell->timer, TFD_TIMER_ABSTIME, &when, NULL);
+  if (!bell->calls) (void)timerfd_settime(bell->timer, TFD_TIMER_ABSTIME, &when, NULL);
   bell->at = at;
 }
 
@@ -66,26 +73,33 @@ static nst_time next(const nst_hub *hub) {
   return first ? first->at : NST_NEVER;
 }
 
-void nst_bell_set(nst_hub *hub, nst_time base, nst_time at) {
+bool nst_bell_set(nst_hub *hub, nst_time base, nst_time at) {
   nst_bell *bell = &hub->bell;
-  nst_time due = next(hub);
-  if (!nst_bell_is_open(hub)) return;
+  nst_time due = next(hub), before = bell->at;
+  if (!nst_bell_is_open(hub)) return false;
   if (at < due) due = at;
-  if (bell->at == NST_NEVER && due == NST_NEVER) return;
+  if (bell->at == NST_NEVER && due == NST_NEVER) return false;
   /* A timer that is too early and still to come costs less than to set it anew each time: connections put theirs off
   ** with each packet. */
-  if (bell->base == base && bell->at <= due && bell->at > 0 && base + bell->at > nst_monotonic()) return;
+  if (bell->base == base && bell->at <= due && bell->at > 0 && base + bell->at > nst_monotonic()) return false;
   bell->base = base;
   set_timer(bell, due);
+  return due < before;
 }
 
 void nst_bell_ring(nst_hub *hub) {
-  if (hub->bell.set.fd >= 0 && hub->bell.at > 0 && nst_bell_is_open(hub)) set_timer(&hub->bell, 0);
+  /* Who is called is so by the next to heed it. */
+  if (hub->bell.calls) hub->bell.at = NST_NEVER;
+  else if (hub->bell.set.fd >= 0 && hub->bell.at > 0 && nst_bell_is_open(hub)) set_timer(&hub->bell, 0);
 }
 
-void nst_bell_heed(nst_hub *hub) {
+bool nst_bell_heed(nst_hub *hub) {
   nst_time due;
-  if (hub->bell.set.fd < 0) return;
+  if (hub->bell.set.fd < 0 && !hub->bell.calls) return false;
   due = next(hub);
-  if (due < hub->bell.at && nst_bell_is_open(hub)) set_timer(&hub->bell, due);
+  if (due < hub->bell.at && nst_bell_is_open(hub)) {
+    set_timer(&hub->bell, due);
+    return hub->bell.calls;
+  }
+  return false;
 }

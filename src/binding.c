@@ -14,6 +14,7 @@
 typedef struct nst_binding_state {
   nst_hub *hub;
   int objects; /* reference of the weak table of objects, by id */
+  int bell;    /* reference of the function that nst_bell_heed asks for */
   char library[512]; /* how the chunk names of our own Lua files begin; "": not told */
   char tags[NST_CLASS_COUNT]; /* their addresses tell one class from another, and from any other userdata */
 } nst_binding_state;
@@ -53,6 +54,7 @@ int nst_lua_open(lua_State *L) {
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
   state->objects = luaL_ref(L, LUA_REGISTRYINDEX);
+  state->bell = LUA_NOREF;
   return 1;
 }
 
@@ -250,11 +252,29 @@ bool nst_lua_pin(lua_State *L, const nst_stack *stack) {
   return !lua_isnil(L, -1);
 }
 
+void nst_lua_bell(lua_State *L, int n) {
+  nst_binding_state *state = binding(L);
+  luaL_unref(L, LUA_REGISTRYINDEX, state->bell);
+  state->bell = LUA_NOREF;
+  if (!lua_isnoneornil(L, n)) {
+    lua_pushvalue(L, n);
+    state->bell = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
+  nst_bell_call(state->hub, state->bell != LUA_NOREF);
+}
+
+void nst_lua_heed(lua_State *L) {
+  nst_binding_state *state = binding(L);
+  if (!nst_bell_heed(state->hub)) return;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, state->bell);
+  lua_call(L, 0, 0);
+}
+
 void nst_lua_after(lua_State *L, nst_stack *stack) {
   nst_hub *hub = nst_lua_hub(L);
   nst_link *link;
   if (stack) nst_stack_schedule(stack);
-  nst_bell_heed(hub);
+  nst_lua_heed(L);
   while ((link = nst_list_pop(&hub->woken)) != NULL) {
     nst_lua_recall(L, nst_holder(link, nst_stack, woken)->id);
     if (lua_isnil(L, -1)) {

@@ -72,6 +72,10 @@ double nst_lua_seconds(nst_time time);
 
 /* After anything that may have given a stack work or set its timers: tells the hub and the on_wake functions. */
 void nst_lua_after(lua_State *L, nst_stack *stack);
+/* The bell's part of that. */
+void nst_lua_heed(lua_State *L);
+/* Has the function at index n called by it; nil or none: no longer. [-0, +0] */
+void nst_lua_bell(lua_State *L, int n);
 /* Runs the body inside the socket's stack, commands that were queued before it first. false: the stack is closed. */
 bool nst_lua_inside(lua_State *L, nst_socket *socket, void (*body)(nst_stack *stack, void *argument), void *argument);
 /* Commands that were queued before a look at the socket. */

@@ -16,6 +16,7 @@
 typedef struct nst_bell {
   nst_pollset set;
   int timer;     /* a timerfd in it; -1 */
+  bool calls;    /* in their place a function of Lua's tells the loop (nst_bell_heed) */
   nst_time base; /* add to run time to get that of the monotonic clock */
   nst_time at;   /* run time at which the timer is set to ring; 0: at once, NST_NEVER */
 } nst_bell;

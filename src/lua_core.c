@@ -104,6 +104,7 @@ static int watch(lua_State *L) {
 @function run_begin */
 static int run_begin(lua_State *L) {
   nst_hub_begin_run(nst_lua_hub(L));
+  nst_lua_heed(L);
   return 0;
 }
 
@@ -111,6 +112,7 @@ static int run_begin(lua_State *L) {
 @function run_end */
 static int run_end(lua_State *L) {
   nst_hub_begin_run(nst_lua_hub(L));
+  nst_lua_heed(L);
   return 0;
 }
 
@@ -204,10 +206,25 @@ static int bell_open(lua_State *L) {
 /*** The stacks have been driven; sets the bell.
 @function bell
 @tparam number base time of the monotonic clock when the run began
-@tparam[opt] number time seconds since then at which it rings in any case */
+@tparam[opt] number time seconds since then at which it rings in any case
+@treturn boolean whether it now rings earlier than before
+@treturn number|nil seconds since then at which it rings; nil: when something gives the stacks work */
 static int bell(lua_State *L) {
+  nst_hub *hub = nst_lua_hub(L);
   nst_time at = lua_isnoneornil(L, 2) ? NST_NEVER : nst_lua_time(lua_tonumber(L, 2));
-  nst_bell_set(nst_lua_hub(L), nst_lua_time(lua_tonumber(L, 1)), at);
+  lua_pushboolean(L, nst_bell_set(hub, nst_lua_time(lua_tonumber(L, 1)), at));
+  if (hub->bell.at == NST_NEVER) return 1;
+  lua_pushnumber(L, nst_lua_seconds(hub->bell.at));
+  return 2;
+}
+
+/*** Has a function called in place of the bell's descriptor, by whatever gives the stacks something to do before the
+time that `bell` told. It must not wait.
+@function bell_call
+@tparam ?function fn nil: no longer */
+static int bell_call(lua_State *L) {
+  if (!lua_isnoneornil(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
+  nst_lua_bell(L, 1);
   return 0;
 }
 
@@ -252,6 +269,7 @@ static const luaL_Reg functions[] = {
   {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
   {"guarded", guarded}, {"is_terminal", is_terminal}, {"kept", kept}, {"bell_open", bell_open}, {"bell", bell},
+  {"bell_call", bell_call},
   {NULL, NULL}};
 
 /*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw link switch`. The Lua

@@ -1,9 +1,10 @@
---- Stacks in a loop that is not ours: what the adapters for cqueues, luv and copas share.
+--- Stacks in a loop that is not ours: what the adapters for cqueues, luv, copas and nginx share.
 --
 -- The loop watches one descriptor, the bell, and calls `turn` when it is readable: when something came on a device, a
 -- timer is due, or a call gave a stack work. That drives every stack of the process, and wakes the coroutines whose
--- tickets were answered. A coroutine that has to wait drives everything once, since often that is enough; then the
--- adapter parks it. Who cannot be parked waits in place, as outside of any loop.
+-- tickets were answered. A loop that cannot watch descriptors calls `turn` again when the last one said, or earlier
+-- when the adapter's `ring` was called. A coroutine that has to wait drives everything once, since often that is
+-- enough; then the adapter parks it. Who cannot be parked waits in place, as outside of any loop, or is refused.
 -- @module netstack.driver
 
 local core = require "netstack.core"
@@ -22,21 +23,30 @@ local LINGER = 5
 local M = {}
 
 ---@class netstack.driver.Adapter
----@field can_park fun(): boolean whether the caller is a coroutine that the loop can have wait
+---@field can_park fun(): boolean, string? whether the caller is a coroutine that the loop can have wait; if not, it
+-- waits in place, or gets the error
 ---@field park fun(waiter: table) has it wait for `unpark`; called again while waiter.waits
 ---@field unpark fun(waiter: table) has it go on, from the loop: not before this returns
+---@field ring? fun() the stacks want to be driven earlier than `turn` said; in place of the bell's descriptor
 local adapter -- nil: not attached
 local previous -- what did the waiting before
 local spare, count = {}, 0 -- waiters
 local failed, failure = false, nil -- what a callback raised while a coroutine, which it does not concern, drove
 local idle_since -- when only closed connections were left to be driven
 
--- Sets the bell to the time at which there is something to do, unless a stack knows of something earlier.
+-- Sets the bell to the time at which there is something to do, unless a stack knows of something earlier. Returns
+-- whether it now rings earlier than before, and the time.
 local function rest(loop, now)
   local timer = loop.timers[1]
   local due = (now or failed) and 0 or timer and timer.key
   if idle_since then due = min(due or idle_since + LINGER, idle_since + LINGER) end
-  core.bell(loop.base, due)
+  return core.bell(loop.base, due)
+end
+
+-- The same for a caller that the loop does not see: an adapter without the descriptor is told.
+local function hurry(loop, now)
+  local earlier = rest(loop, now)
+  if earlier and adapter.ring then adapter.ring() end
 end
 
 -- Does what can be done now. Returns whether there is more.
@@ -51,52 +61,112 @@ end
 
 --- Drives the stacks. For the loop to call when the bell rings; it then rings again when it is to be called next.
 -- Raises what a callback raised.
+-- @treturn number|nil seconds until then; nil: when something gives the stacks work
 function M.turn()
-  if scheduler.run_id() then return end -- which drives them itself
+  if scheduler.run_id() then return nil end -- which drives them itself
   local loop = outside()
   core.wait_io(0)
   local ok, more = pcall(step, loop)
   if not ok then failed, failure = true, more end
   local raises, err = failed, failure
   failed, failure = false, nil
-  rest(loop, not ok or more)
+  local _, at = rest(loop, not ok or more)
   if raises then error(err, 0) end
+  return at and at - read_clock(loop)
 end
 
 --- Has the bell ring now.
 function M.ring()
-  core.bell(outside().base, 0)
+  hurry(outside(), true)
 end
+
+--- A waiter that was woken is none any more: what it held is free for others. An adapter whose coroutines may be
+-- dropped before they go on calls this in `unpark`.
+function M.release(waiter)
+  local loop = waiter.guest_of
+  if not loop then return end
+  loop.guests, waiter.guest_of = loop.guests - 1, false
+  waiters.give_id(waiter)
+end
+local release = M.release
 
 -- The function for `netstack.waiting`.
 local function wait(ticket, deadline)
   if scheduler.run_id() then return scheduler.wait(ticket, deadline, nil, true) end
   local loop = outside()
   if deadline then deadline = deadline - loop.base end
-  if not adapter.can_park() then return scheduler.wait(ticket, deadline, nil, true) end
+  local can, refusal = adapter.can_park()
+  if not can and not refusal then return scheduler.wait(ticket, deadline, nil, true) end
   local ok, more = pcall(step, loop)
   if not ok then failed, failure = true, more end
+  if refusal then
+    hurry(loop, more)
+    if ticket:arm() then return 1 end
+    return nil, refusal
+  end
   local waiter
   if count > 0 then
     waiter, spare[count], count = spare[count], nil, count - 1
   else
-    waiter = waiters.new()
+    waiter = waiters.fields { unpark = false, guest_of = false }
     waiter.unpark = adapter.unpark
   end
+  waiters.take_id(waiter)
   local err
   if await_ticket(loop, waiter, ticket, deadline) then
-    rest(loop, more)
+    hurry(loop, more)
+    waiters.give_id(waiter)
     ok = 1
   else
-    loop.guests, idle_since = loop.guests + 1, nil
-    rest(loop, more)
+    loop.guests, waiter.guest_of, idle_since = loop.guests + 1, loop, nil
+    hurry(loop, more)
     repeat adapter.park(waiter) until not waiter.waits
-    loop.guests = loop.guests - 1
+    release(waiter)
     ok, err = waiter.ok or nil, waiter.err or nil
   end
   count = count + 1
   spare[count] = waiter
   return ok, err
+end
+
+--- Has a function called when a ticket is done, or the deadline has come: a wait without a coroutine, which does not
+-- count as one that the loop is needed for.
+-- @tparam userdata ticket
+-- @tparam ?number deadline of the monotonic clock
+-- @tparam function fn called once, when stacks are driven, which it must not do; with 1, or with nil and "timeout"
+-- @treturn table|nil for `unwatch`; nil: the ticket is done already
+function M.watch(ticket, deadline, fn)
+  local loop = outside()
+  local waiter = waiters.new()
+  waiter.unpark = function()
+    waiters.give_id(waiter)
+    fn(waiter.ok or nil, waiter.err or nil)
+  end
+  if await_ticket(loop, waiter, ticket, deadline and deadline - loop.base) then
+    waiters.give_id(waiter)
+    return nil
+  end
+  waiter.watched_in = loop
+  hurry(loop)
+  return waiter
+end
+
+--- Takes that back, when the function was not called yet.
+function M.unwatch(waiter)
+  if not waiter or not waiter.waits then return end
+  waiters.disarm(waiter.watched_in, waiter)
+  waiters.give_id(waiter)
+end
+
+--- Ends the waits of all coroutines.
+-- @tparam string err what they return after nil
+function M.dismiss(err)
+  waiters.each(function(waiter)
+    local loop = waiter.guest_of
+    if not loop or not waiter.waits then return end
+    waiters.disarm(loop, waiter)
+    waiters.wake(loop, waiter, nil, err)
+  end)
 end
 
 --- Whether the loop must go on for the stacks' sake: coroutines wait for them, or closed connections have bytes that
@@ -120,11 +190,13 @@ end
 
 --- Gives the waiting to a loop.
 -- @tparam table to can_park, park, unpark
--- @treturn integer|nil the bell's descriptor, to be watched for reading; it rings at once
+-- @treturn integer|nil the bell's descriptor, to be watched for reading; it rings at once. 0: there is none, since the
+-- adapter has `ring`
 -- @treturn string "full": no descriptor is left, "no memory"
 function M.attach(to)
   if adapter then error("the stacks are driven by a loop already", 3) end
-  local fd, err = core.bell_open()
+  local fd, err = 0, nil
+  if to.ring then core.bell_call(to.ring) else fd, err = core.bell_open() end
   if not fd then return nil, err end
   previous = scheduler.host(wait)
   adapter, spare, count, idle_since = to, {}, 0, nil
@@ -136,7 +208,7 @@ end
 function M.detach()
   scheduler.host(nil)
   scheduler.waiting(previous)
-  for i = 1, count do waiters.give_id(spare[i]) end
+  if adapter.ring then core.bell_call(nil) end
   adapter, previous, spare, count = nil, nil, {}, 0
 end
 

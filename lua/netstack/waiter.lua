@@ -48,6 +48,15 @@ function M.give_id(waiter)
   waiter.id = false
 end
 
+--- Calls a function with each waiter that has a number, by number.
+-- @tparam function fn
+function M.each(fn)
+  for id = 1, last_id do
+    local waiter = slots[id]
+    if waiter then fn(waiter) end
+  end
+end
+
 --- Gives a table the fields of a waiter.
 -- @tparam table waiter
 -- @treturn table waiter

@@ -1,0 +1,73 @@
+--- Stacks inside an nginx worker, with OpenResty's Lua (ngx_lua and lua-resty-core): sockets that handlers use like
+-- nginx's own cosockets, and listeners that light threads accept on.
+--
+--     local netstack, resty = require "netstack", require "netstack.resty"
+--     local stack = netstack.new() -- and what connects it
+--     local socket = resty.tcp(stack)
+--     socket:settimeout(1000) -- milliseconds
+--     local ok, err = socket:connect("10.0.0.2", 80)
+--
+-- One coroutine in each worker drives all stacks, and sleeps while there is nothing to do. Sockets wait in the phases
+-- rewrite, access, content, of timers and of TLS; elsewhere, and where Lua cannot yield, what would have to wait
+-- answers nil, "not supported". When the worker exits, listeners and idle connections are closed at once, the stacks
+-- after 2 s.
+-- @module netstack.resty
+
+local common = require "netstack.resty.socket"
+local listen = require "netstack.resty.listen"
+local tcp = require "netstack.resty.tcp"
+local udp = require "netstack.resty.udp"
+local worker = require "netstack.resty.driver"
+
+local M = {}
+
+--- Has the worker drive a stack from now on, whether or not somebody waits for it; in `init_worker_by_lua` it is also
+-- kept. Repeating it is harmless. Sockets and listeners have their stack driven while they need it in any case.
+-- @tparam stack stack
+-- @treturn integer|nil 1
+-- @treturn string "not supported" (nginx reads its configuration), "closed" (the stack, or the worker exits)
+---@param stack netstack.stack
+---@return integer|nil, string?
+function M.start(stack)
+  common.check_stack(stack, "start")
+  return worker.start(stack, true)
+end
+
+--- A TCP socket of a stack, with what `ngx.socket.tcp` has.
+-- @tparam stack stack
+-- @treturn netstack.resty.tcp
+---@param stack netstack.stack
+---@return netstack.resty.tcp
+function M.tcp(stack)
+  common.check_stack(stack, "tcp")
+  return tcp.new(stack)
+end
+
+--- A UDP socket of a stack, with what `ngx.socket.udp` has.
+-- @tparam stack stack
+-- @treturn netstack.resty.udp
+---@param stack netstack.stack
+---@return netstack.resty.udp
+function M.udp(stack)
+  common.check_stack(stack, "udp")
+  return udp.new(stack)
+end
+
+--- Listens on a stack.
+-- @tparam stack stack
+-- @tparam string host "*" for all addresses
+-- @tparam integer port 0: any
+-- @tparam[opt=32] integer backlog
+-- @treturn netstack.resty.listener|nil
+-- @treturn string "address already in use", "cannot assign requested address", "closed", "not supported"
+---@param stack netstack.stack
+---@param host string
+---@param port integer
+---@param backlog? integer
+---@return netstack.resty.listener|nil, string?
+function M.listen(stack, host, port, backlog)
+  common.check_stack(stack, "listen")
+  return listen.new(stack, host, port, backlog)
+end
+
+return M

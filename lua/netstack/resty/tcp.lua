@@ -1,0 +1,574 @@
+--- TCP sockets of stacks with the methods, results, error strings and rules of nginx's cosockets.
+--
+-- As there, a reader and a writer may use a socket at once; a read that fails for another reason than time closes its
+-- direction, a send that fails for any reason the other one; both closed, so is the connection.
+-- @module netstack.resty.tcp
+
+local check = require "netstack.check"
+local core = require "netstack.core"
+local errors = require "netstack.resty.errors"
+local pools = require "netstack.resty.pool"
+local common = require "netstack.resty.socket"
+local scheduler = require "netstack.scheduler"
+local sockets = require "netstack.socket"
+local tcp = require "netstack.tcp"
+local worker = require "netstack.resty.driver"
+
+local deadline, wait_for, waits = scheduler.deadline, sockets.wait_for, common.waits
+local handle_methods = core.classes.tcp
+local try_receive, try_receive_line, try_send = handle_methods.try_receive, handle_methods.try_receive_line,
+  handle_methods.try_send
+local concat, find, gsub, min, sub = table.concat, string.find, string.gsub, math.min, string.sub
+local running, setmetatable, tonumber, type = coroutine.running, setmetatable, tonumber, type
+local text = errors.text
+
+-- As nginx has them when nothing is configured.
+local POOL_SIZE, KEEPALIVE = 30, 60
+
+local M = {}
+
+---@class netstack.resty.tcp
+local Tcp = {}
+local metatable = {
+  __index = Tcp,
+  __name = "netstack.resty.tcp",
+  __tostring = function(self) return self.socket and tostring(self.socket) or "tcp (closed)" end,
+}
+
+local function new(stack, socket)
+  return setmetatable({
+    stack = sockets.weak(stack),
+    socket = socket, -- false: there is none, or it is closed
+    rest = "", -- received and not handed out yet
+    read_closed = false, write_closed = false,
+    connecting = false, reading = false, writing = false, -- the coroutine that waits
+    connect_timeout = common.seconds(nil), send_timeout = common.seconds(nil), read_timeout = common.seconds(nil),
+    host = false, port = false, -- to bind to
+    name = false, -- of the pool
+    pool = false, lease = false, -- when a pool counts the connection
+    reused = 0,
+  }, metatable)
+end
+
+--- A new socket, not connected.
+function M.new(stack) return new(stack, false) end
+
+--- A socket over an accepted connection.
+function M.wrap(stack, socket) return new(stack, socket) end
+
+-- What keeps a method from being called now.
+local function busy(self, read, write)
+  if waits(self.connecting) then return "socket busy connecting" end
+  if read and waits(self.reading) then return "socket busy reading" end
+  if write and waits(self.writing) then return "socket busy writing" end
+end
+
+local function close(self)
+  local socket, pool = self.socket, self.pool
+  self.socket, self.rest, self.read_closed, self.write_closed = false, "", false, false
+  if socket then socket:close() end
+  if pool then
+    self.pool = false
+    pool:give(self.lease)
+  end
+end
+
+local function is_open(self)
+  return self.socket and not (self.read_closed and self.write_closed)
+end
+
+local function close_reading(self)
+  self.read_closed, self.rest = true, ""
+  if self.write_closed then close(self) end
+end
+
+local function close_writing(self)
+  self.write_closed = true
+  if self.read_closed then close(self) end
+end
+
+--- Sets the address that connections come from.
+-- @tparam string host
+-- @tparam[opt] integer port
+-- @treturn integer|nil 1
+-- @treturn string "bad address"
+---@param host string
+---@param port? integer
+---@return integer|nil, string?
+function Tcp:bind(host, port)
+  common.check_self(self, metatable, "bind")
+  if type(host) ~= "string" then check.bad(1, "bind", "string expected, got " .. type(host)) end
+  if not core.parse_address(host:match("^[^%%]*")) then return nil, "bad address" end
+  local number, err = common.port(port or 0)
+  if not number then return nil, err end
+  self.host, self.port = host, number
+  return 1
+end
+
+local function option_of(options, name, least)
+  local value = options[name]
+  if value == nil then return nil end
+  if type(value) ~= "number" then check.bad(3, "connect", ('bad "%s" option type: %s'):format(name, type(value))) end
+  if value < least or value % 1 ~= 0 then
+    check.bad(3, "connect", ('bad "%s" option value: %.14g'):format(name, value))
+  end
+  return value
+end
+
+-- The pool that a connection counts in, and its name: a connection that no pool is made for may still be kept in one.
+local function choose_pool(stack, host, port, options)
+  if type(options) ~= "table" then options = {} end
+  local size, backlog = option_of(options, "pool_size", 1), option_of(options, "backlog", 0)
+  local name = options.pool
+  if name ~= nil and type(name) ~= "string" and type(name) ~= "number" then
+    check.bad(3, "connect", 'bad "pool" option type: ' .. type(name))
+  end
+  name = tostring(name or host .. ":" .. port)
+  if size or backlog then return name, pools.open(stack, name, size or POOL_SIZE, backlog) end
+  return name, pools.find(stack, name)
+end
+
+-- A connection of its own.
+local function dial(self, stack, host, port)
+  local address, err = sockets.resolve(self, host, 1, "connect")
+  if not address then return nil, text(err, host) end
+  local socket, ok
+  socket, err = tcp.new(stack)
+  if not socket then return nil, text(err) end
+  ok = true
+  if self.host then
+    socket:setoption("reuseaddr", true)
+    ok, err = socket:bind(self.host, self.port)
+  end
+  if ok then
+    socket:settimeout(self.connect_timeout)
+    ok, err = socket:connect(address, port)
+  end
+  if ok then return socket end
+  socket:abort()
+  return nil, text(err)
+end
+
+local function connect(self, stack, host, port, pool)
+  local item = pool and pool:take()
+  local lease, err
+  if pool and not item then
+    lease, err = pool:enter(self.connect_timeout)
+    if not lease then return nil, err end
+    item = pool:take() -- who waited for a lease may get one's connection
+    if item then pool:give(lease) end
+  end
+  if item then
+    self.socket, self.lease, self.reused = item.socket, item.lease, item.reused + 1
+  else
+    local socket
+    socket, err = dial(self, stack, host, port)
+    if not socket then
+      if pool then pool:give(lease) end
+      return nil, err
+    end
+    self.socket, self.lease, self.reused = socket, lease or false, 0
+  end
+  self.pool = pool or false
+  return 1
+end
+
+--- Connects to a peer, or takes an idle connection to it out of the pool. A connection that the socket has is closed
+-- before.
+-- @tparam string host address, or a name that the stack knows
+-- @tparam integer port
+-- @tparam[opt] table options `pool` (its name, "host:port"), `pool_size` (30 if there is a `backlog`; without both
+-- no pool is made here), `backlog` (how many may queue when the pool's connections are all in use)
+-- @treturn integer|nil 1
+-- @treturn string "timeout", "connection refused", "no route to host", "network is unreachable", "closed" (the stack),
+-- "too many waiting connect operations", "<host> could not be resolved (3: Host not found)", "not supported" (a phase
+-- that cannot wait, a UNIX socket)
+---@param host string
+---@param port integer
+---@param options? { pool?: string, pool_size?: integer, backlog?: integer }
+---@return integer|nil, string?
+function Tcp:connect(host, port, options)
+  common.check_self(self, metatable, "connect")
+  if type(host) ~= "string" then check.bad(1, "connect", "string expected, got " .. type(host)) end
+  if host:match("^[Uu][Nn][Ii][Xx]:") then return nil, "not supported" end
+  local number, err = common.port(port)
+  if not number then return nil, err end
+  local why = busy(self, true, true)
+  if why then return nil, why end
+  close(self)
+  local stack = self.stack.stack
+  if not stack then return nil, "closed" end
+  local started
+  started, err = worker.start(stack)
+  if not started then return nil, err end
+  if not worker.can_wait() then return nil, "not supported" end
+  local pool
+  self.name, pool = choose_pool(stack, host, number, options)
+  self.connecting = running()
+  local ok
+  ok, err = connect(self, stack, host, number, pool)
+  self.connecting = false
+  return ok, err
+end
+
+--- Sends data; returns when all of it lies in the send buffer. Any error closes the socket for sending.
+-- @tparam string|number|boolean|nil|table data; of tables their elements, nested ones too
+-- @treturn integer|nil bytes
+-- @treturn string "timeout", "closed", "connection reset by peer"
+---@param data string|number|boolean|nil|table
+---@return integer|nil, string?
+function Tcp:send(data)
+  common.check_self(self, metatable, "send")
+  local socket = self.socket
+  if not socket or self.write_closed then return nil, "closed" end
+  local why = busy(self, false, true)
+  if why then return nil, why end
+  data = common.text(data)
+  if data == "" then return 0 end
+  local last, err, sent = try_send(socket.handle, data)
+  if last then return last end
+  if err == "wouldblock" then
+    self.writing = running()
+    local limit = deadline(self.send_timeout)
+    repeat
+      local ok
+      ok, err = wait_for(socket, "write", limit, "send")
+      if ok then
+        local before = sent
+        last, err, sent = try_send(socket.handle, data, sent + 1)
+        if not last and sent > before then limit = deadline(self.send_timeout) end
+      end
+    until last or err ~= "wouldblock"
+    self.writing = false
+    if last then return last end
+  end
+  if self.socket == socket then close_writing(self) end
+  return nil, text(err)
+end
+
+-- What comes next: what `try` takes, once there is something. Its other result is the error when there is no data.
+local function take(self, try, max)
+  local socket = self.socket
+  local data, more = try(socket.handle, max)
+  if data or more ~= "wouldblock" then return data, more end
+  self.reading = running()
+  local limit = deadline(self.read_timeout)
+  repeat
+    local ok, err = wait_for(socket, "read", limit, "receive")
+    if ok then data, more = try(socket.handle, max) else more = err end
+  until data or more ~= "wouldblock"
+  self.reading = false
+  return data, more
+end
+
+local function take_rest(self)
+  local rest = self.rest
+  self.rest = ""
+  return rest
+end
+
+-- The results of a read that failed.
+local function fail(self, err, parts, n)
+  local partial = concat(parts, "", 1, n)
+  if err ~= "timeout" and err ~= "not supported" then close_reading(self) end
+  return nil, text(err), partial
+end
+
+local function receive_count(self, count)
+  local rest = take_rest(self)
+  if #rest >= count then
+    self.rest = sub(rest, count + 1)
+    return sub(rest, 1, count)
+  end
+  local parts, n = { rest }, 1
+  count = count - #rest
+  repeat
+    local data, err = take(self, try_receive, count)
+    if not data then return fail(self, err, parts, n) end
+    n = n + 1
+    parts[n] = data
+    count = count - #data
+  until count == 0
+  return concat(parts, "", 1, n)
+end
+
+local function receive_all(self)
+  local parts, n = { take_rest(self) }, 1
+  while true do
+    local data, err = take(self, try_receive)
+    if not data then
+      if err == "closed" then return concat(parts, "", 1, n) end
+      return fail(self, err, parts, n)
+    end
+    n = n + 1
+    parts[n] = data
+  end
+end
+
+-- Lines end at a newline; carriage returns are nothing, wherever they are.
+local function receive_line(self)
+  local rest = take_rest(self)
+  local at = find(rest, "\n", 1, true)
+  if at then
+    self.rest = sub(rest, at + 1)
+    return (gsub(sub(rest, 1, at - 1), "\r", ""))
+  end
+  local parts, n = { (gsub(rest, "\r", "")) }, 1
+  while true do
+    local data, ended = take(self, try_receive_line)
+    if not data then return fail(self, ended, parts, n) end
+    n = n + 1
+    parts[n] = gsub(ended and sub(data, 1, -2) or data, "\r", "")
+    if ended then return concat(parts, "", 1, n) end
+  end
+end
+
+-- Whether a read may begin; else the error.
+local function check_reading(self, name)
+  common.check_self(self, metatable, name)
+  if not self.socket or self.read_closed then return "closed" end
+  return busy(self, true, false)
+end
+
+--- Receives by a pattern: "*l" a line (the default), "*a" all until the peer closes, a number so many bytes. An error
+-- other than "timeout" closes the socket for reading.
+-- @tparam[opt="*l"] string|number pattern
+-- @treturn string|nil data
+-- @treturn string "timeout", "closed", "connection reset by peer"
+-- @treturn string what came before the error
+---@param pattern? string|number
+---@return string|nil, string?, string?
+function Tcp:receive(pattern)
+  local why = check_reading(self, "receive")
+  if why then return nil, why end
+  if pattern == nil or pattern == "*l" then return receive_line(self) end
+  if pattern == "*a" then return receive_all(self) end
+  local count = tonumber(pattern)
+  if not count or count ~= count or count < 0 or count >= 2 ^ 53 then
+    local kind = type(pattern)
+    check.bad(1, "receive", kind == "number" and "bad number argument" or
+      kind == "string" and "bad pattern argument: " .. pattern or "bad argument")
+  end
+  count = count - count % 1
+  if count == 0 then return "" end
+  return receive_count(self, count)
+end
+
+--- Receives whatever is there, at least a byte.
+-- @tparam integer max at most so many bytes
+-- @treturn string|nil data
+-- @treturn string "timeout", "closed", "connection reset by peer"
+---@param max integer
+---@return string|nil, string?
+function Tcp:receiveany(max)
+  local why = check_reading(self, "receiveany")
+  max = tonumber(max)
+  if not max or max < 1 then check.bad(1, "receiveany", "bad max argument") end
+  if why then return nil, why end
+  max = max - max % 1
+  if self.rest ~= "" then return receive_count(self, min(max, #self.rest)) end
+  local data, err = take(self, try_receive, max)
+  if data then return data end
+  return fail(self, err, {}, 0)
+end
+
+-- How many bytes at the end of a text may be the beginning of a pattern.
+local function overlap(data, pattern)
+  for length = min(#pattern - 1, #data), 1, -1 do
+    if sub(data, -length) == sub(pattern, 1, length) then return length end
+  end
+  return 0
+end
+
+--- A function that receives up to a pattern.
+-- @tparam string pattern taken literally
+-- @tparam[opt] table options `inclusive`: whether what it returns ends with the pattern
+-- @treturn function|nil called with no argument it returns all before the pattern; called with a size it returns that
+-- many bytes at most, and after the last ones nil, nil, nil. Errors as those of `receive`
+-- @treturn string "pattern is empty"
+---@param pattern string
+---@param options? { inclusive?: boolean }
+---@return (fun(size?: integer): string|nil, string?, string?)|nil, string?
+function Tcp:receiveuntil(pattern, options)
+  common.check_self(self, metatable, "receiveuntil")
+  if type(pattern) == "number" then pattern = tostring(pattern) end
+  if type(pattern) ~= "string" then check.bad(1, "receiveuntil", "string expected, got " .. type(pattern)) end
+  local inclusive = false
+  if options ~= nil then
+    if type(options) ~= "table" then check.bad(2, "receiveuntil", "table expected, got " .. type(options)) end
+    inclusive = options.inclusive
+    if inclusive ~= nil and type(inclusive) ~= "boolean" then
+      check.bad(2, "receiveuntil", 'bad "inclusive" option value type: ' .. type(inclusive))
+    end
+  end
+  if pattern == "" then return nil, "pattern is empty" end
+  local met = false -- whether the pattern was, in pieces, and has to be told
+
+  return function(size)
+    if size ~= nil and type(size) ~= "number" then
+      check.bad(1, "receiveuntil", "number expected, got " .. type(size))
+    end
+    local why = check_reading(self, "receiveuntil")
+    if why then return nil, why end
+    if met then
+      met = false
+      return nil, nil, nil
+    end
+    size = size and size >= 1 and size - size % 1 or math.huge
+    local data, parts, n, length = take_rest(self), {}, 0, 0
+    while true do
+      local first, last = find(data, pattern, 1, true)
+      local safe = first and first - 1 or #data - overlap(data, pattern)
+      if length + safe >= size then
+        n = n + 1
+        parts[n] = sub(data, 1, size - length)
+        self.rest = sub(data, size - length + 1)
+        return concat(parts, "", 1, n)
+      elseif first then
+        met = size < math.huge
+        n = n + 1
+        parts[n] = sub(data, 1, inclusive and last or safe)
+        self.rest = sub(data, last + 1)
+        return concat(parts, "", 1, n)
+      end
+      n, length = n + 1, length + safe
+      parts[n] = sub(data, 1, safe)
+      local rest = sub(data, safe + 1)
+      local more, err = take(self, try_receive)
+      if not more then
+        -- What began like the pattern is still to come after a timeout, and was none at the end.
+        if err == "timeout" then
+          self.rest = rest
+        else
+          n = n + 1
+          parts[n] = rest
+        end
+        return fail(self, err, parts, n)
+      end
+      data = rest .. more
+    end
+  end
+end
+
+--- Sets all timeouts.
+-- @tparam number time milliseconds; 0: the default, 60 s
+---@param time number
+function Tcp:settimeout(time)
+  common.check_self(self, metatable, "settimeout")
+  local seconds = common.seconds(time, 1, "settimeout")
+  self.connect_timeout, self.send_timeout, self.read_timeout = seconds, seconds, seconds
+end
+
+--- Sets each timeout: how long `connect` may take, and `send` and reads without making progress.
+-- @tparam number connect milliseconds; 0: the default, 60 s
+-- @tparam number send
+-- @tparam number read
+---@param connect_time number
+---@param send_time number
+---@param read_time number
+function Tcp:settimeouts(connect_time, send_time, read_time)
+  common.check_self(self, metatable, "settimeouts")
+  local connect_timeout = common.seconds(connect_time, 1, "settimeouts")
+  local send_timeout = common.seconds(send_time, 2, "settimeouts")
+  self.read_timeout = common.seconds(read_time, 3, "settimeouts")
+  self.connect_timeout, self.send_timeout = connect_timeout, send_timeout
+end
+
+local SWITCHES = { keepalive = true, reuseaddr = true, ["tcp-nodelay"] = true }
+local NUMBERS = { ["tcp-keepidle"] = true, ["tcp-keepintvl"] = true, ["tcp-keepcnt"] = true }
+
+--- Sets an option of a connection.
+-- @tparam string option `keepalive reuseaddr tcp-nodelay` (true or false, 1 or 0), `tcp-keepidle tcp-keepintvl`
+-- (seconds), `tcp-keepcnt`
+-- @param value
+-- @treturn boolean|nil true
+-- @treturn string "closed", "not supported" (`sndbuf`, `rcvbuf`: a stack has them), "unsupported option <option>"
+---@param option string
+---@param value boolean|number
+---@return true|nil, string?
+function Tcp:setoption(option, value)
+  common.check_self(self, metatable, "setoption")
+  if not is_open(self) then return nil, "closed" end
+  if option == "sndbuf" or option == "rcvbuf" then return nil, "not supported" end
+  if SWITCHES[option] then
+    value = value ~= nil and value ~= false and value ~= 0
+  elseif not NUMBERS[option] then
+    return nil, "unsupported option " .. tostring(option)
+  end
+  local ok, err = self.socket:setoption(option, value)
+  if not ok then return nil, text(err) end
+  return true
+end
+
+--- Puts the connection into the pool for its peer, and closes the socket.
+-- @tparam[opt=60000] number timeout milliseconds after which an idle connection is closed; 0: never
+-- @tparam[opt=30] integer size of the pool, if `connect` has made none
+-- @treturn integer|nil 1
+-- @treturn string "closed", "unread data in buffer", "connection in dubious state" (the peer has said something: it is
+-- closed), "key not found" (an accepted connection)
+---@param timeout? number
+---@param size? integer
+---@return integer|nil, string?
+function Tcp:setkeepalive(timeout, size)
+  common.check_self(self, metatable, "setkeepalive")
+  local time = KEEPALIVE
+  if timeout ~= nil then
+    time = timeout ~= 0 and common.seconds(timeout, 1, "setkeepalive") or nil
+  end
+  if size ~= nil and (type(size) ~= "number" or size < 1 or size % 1 ~= 0) then
+    check.bad(2, "setkeepalive", 'bad "pool_size" option value: ' .. tostring(size))
+  end
+  if not self.socket or self.read_closed or self.write_closed then return nil, "closed" end
+  local why = busy(self, true, true)
+  if why then return nil, why end
+  if self.rest ~= "" then return nil, "unread data in buffer" end
+  if worker.exiting() then
+    close(self)
+    return 1
+  end
+  local stack = self.stack.stack
+  if not self.name or not stack then return nil, self.name and "closed" or "key not found" end
+  local pool = self.pool or pools.open(stack, self.name, size or POOL_SIZE)
+  local lease = self.pool and self.lease or pool:lease()
+  if not pool:put({ socket = self.socket, lease = lease, reused = self.reused }, time) then
+    self.pool, self.lease = pool, lease
+    close(self)
+    return nil, "connection in dubious state"
+  end
+  self.socket, self.pool, self.lease = false, false, false
+  return 1
+end
+
+--- How often the connection was taken out of a pool.
+-- @treturn integer|nil
+-- @treturn string "closed"
+---@return integer|nil, string?
+function Tcp:getreusedtimes()
+  common.check_self(self, metatable, "getreusedtimes")
+  if not is_open(self) then return nil, "closed" end
+  return self.reused
+end
+
+--- Closes the socket: what is unsent is sent in the background, then FIN.
+-- @treturn integer|nil 1
+-- @treturn string "closed": it was
+---@return integer|nil, string?
+function Tcp:close()
+  common.check_self(self, metatable, "close")
+  if not is_open(self) then return nil, "closed" end
+  local why = busy(self, true, true)
+  if why then return nil, why end
+  close(self)
+  return 1
+end
+
+--- TLS is not to be had here.
+-- @treturn nil
+-- @treturn string "not supported"
+---@return nil, string
+function Tcp:sslhandshake()
+  common.check_self(self, metatable, "sslhandshake")
+  return nil, "not supported"
+end
+
+return M

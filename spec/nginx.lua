@@ -1,0 +1,192 @@
+-- An nginx of the spec's own, with ngx_lua, on a port of 127.0.0.1 and with all its files in a folder of its own;
+-- `finish` in after_each or teardown ends it.
+local assert = require "luassert"
+local socket_module_ok, socket = pcall(require, "socket")
+
+local M = {}
+
+local function capture(command)
+  local pipe = assert(io.popen("{ " .. command .. "\n} 2>&1; echo \" $?\""))
+  local text, status = pipe:read("*a"):match("^(.*) (%d+)\n$")
+  pipe:close()
+  return text, status == "0"
+end
+
+local function read(path)
+  local file = io.open(path, "rb")
+  if not file then return nil end
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+M.read = read
+
+local modules -- the folder of nginx's modules
+
+--- Why nginx with ngx_lua cannot be had here; nil when it can.
+function M.missing()
+  if not rawget(_G, "jit") then return "nginx embeds LuaJIT: these specs run in its suite" end
+  if os.getenv("LD_PRELOAD") then return "nginx is not instrumented" end
+  if not socket_module_ok then return "LuaSocket is missing" end
+  local about, ok = capture("nginx -V")
+  if not ok then return "nginx is missing" end
+  modules = about:match("%-%-modules%-path=([^ \n]+)")
+  if not modules or not read(modules .. "/ngx_http_lua_module.so") then return "nginx's Lua module is missing" end
+  if not pcall(function() return assert(package.searchpath("resty.core", package.path)) end) then
+    return "lua-resty-core is missing"
+  end
+end
+
+local CONF = [[
+load_module MODULES/ndk_http_module.so;
+load_module MODULES/ngx_http_lua_module.so;
+USER
+worker_processes WORKERS;
+pid FOLDER/nginx.pid;
+error_log FOLDER/error.log notice;
+MAIN
+events { worker_connections 1024; }
+http {
+  access_log off;
+  client_body_temp_path FOLDER/body;
+  proxy_temp_path FOLDER/proxy;
+  fastcgi_temp_path FOLDER/fastcgi;
+  uwsgi_temp_path FOLDER/uwsgi;
+  scgi_temp_path FOLDER/scgi;
+  client_body_buffer_size 64k;
+  lua_package_path 'LUA_PATH';
+  lua_package_cpath 'LUA_CPATH';
+  HTTP
+  server {
+    listen 127.0.0.1:PORT;
+    location = /run {
+      content_by_lua_block {
+        ngx.req.read_body()
+        local fn = assert(loadstring(ngx.req.get_body_data(), "=spec"))
+        ngx.print(fn())
+      }
+    }
+    location = /empty { return 204; }
+    LOCATIONS
+  }
+}
+]]
+
+local Server = {}
+Server.__index = Server
+local servers = {}
+
+local function free_port()
+  local probe = assert(socket.bind("127.0.0.1", 0))
+  local _, port = probe:getsockname()
+  probe:close()
+  return port
+end
+
+--- Starts it.
+-- @param options texts for the configuration: `main`, `http`, `locations`; `workers` (1)
+function M.start(options)
+  local folder = capture("mktemp -d"):gsub("%s+$", "")
+  local port = free_port()
+  local values = {
+    MODULES = modules, FOLDER = folder, PORT = port, WORKERS = options.workers or 1, MAIN = options.main or "",
+    HTTP = options.http or "", LOCATIONS = options.locations or "", LUA_PATH = package.path, LUA_CPATH = package.cpath,
+    USER = capture("id -u"):match("^0%s") and "user root;" or "",
+  }
+  local file = assert(io.open(folder .. "/nginx.conf", "w"))
+  file:write((CONF:gsub("%u[%u_]+", function(name) return values[name] end)))
+  file:close()
+  local self = setmetatable({ folder = folder, port = port }, Server)
+  servers[#servers + 1] = self
+  local output, ok = capture(("nginx -p %s -c %s/nginx.conf"):format(folder, folder))
+  if not ok then error("nginx: " .. output, 2) end
+  local limit = socket.gettime() + 10
+  repeat
+    self.pid = tonumber(read(folder .. "/nginx.pid") or "")
+    if not self.pid then socket.sleep(0.01) end
+  until self.pid or socket.gettime() > limit
+  return self
+end
+
+--- Waits until `fn` returns something true, and returns that.
+function M.eventually(fn, seconds)
+  local limit = socket.gettime() + (seconds or 10)
+  repeat
+    local result = fn()
+    if result then return result end
+    socket.sleep(0.01)
+  until socket.gettime() > limit
+  error("it did not happen", 2)
+end
+
+--- What it has logged.
+function Server:log() return read(self.folder .. "/error.log") or "" end
+
+--- The master's children that have not ended.
+function Server:workers()
+  local found = {}
+  for pid in capture("ps -o pid=,stat= --ppid " .. self.pid):gmatch("(%d+) [^Z\n]*\n") do
+    found[#found + 1] = tonumber(pid)
+  end
+  return found
+end
+
+function Server:signal(name)
+  return (select(2, capture(("kill -%s %d"):format(name, self.pid))))
+end
+
+local Request = {}
+Request.__index = Request
+
+--- Sends a request, and does not wait for the answer.
+function Server:open(path, body)
+  local connection = socket.tcp()
+  connection:settimeout(30)
+  assert(connection:connect("127.0.0.1", self.port))
+  assert(connection:send(("%s %s HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s"):format(body and "POST" or "GET", path,
+    body and #body or 0, body or "")))
+  return setmetatable({ connection = connection }, Request)
+end
+
+--- Waits for the answer: its status and its body.
+function Request:wait()
+  local text, err, partial = self.connection:receive("*a")
+  self.connection:close()
+  text = text or partial
+  local status, body = text:match("^HTTP/%S+ (%d+).-\r\n\r\n(.*)$")
+  return tonumber(status), body or err
+end
+
+--- Goes away.
+function Request:abort() self.connection:close() end
+
+--- A request and its answer: status and body.
+function Server:request(path, body) return self:open(path, body):wait() end
+
+--- Runs Lua code in a worker; what it returned, as text. Its errors are ours.
+function Server:run(code)
+  local status, body = self:request("/run", code)
+  if status ~= 200 then
+    error(("status %s, %s\n%s"):format(status, body, self:log():match("%[error%].*") or ""), 2)
+  end
+  return body
+end
+
+--- Ends it at once.
+function Server:stop()
+  if self.pid and self:signal("TERM") then
+    M.eventually(function() return not self:signal("0") end)
+  end
+  self.pid = nil
+end
+
+--- Ends all, and removes their folders.
+function M.finish()
+  for i, server in ipairs(servers) do
+    server:stop()
+    capture("rm -rf " .. server.folder)
+    servers[i] = nil
+  end
+end
+
+return M
