@@ -22,6 +22,7 @@
 /* Where Lua cannot tell whether a C function could yield, the Lua layer finds out before it asks. */
 #if LUA_VERSION_NUM >= 503 || defined(LUA_LJDIR) /* LuaJIT's luaconf.h */
 #define nst_isyieldable(L) lua_isyieldable(L)
+#define NST_KNOWS_YIELDABLE
 #else
 #define nst_isyieldable(L) 1
 #endif

@@ -228,6 +228,16 @@ static int bell_call(lua_State *L) {
   return 0;
 }
 
+#ifdef NST_KNOWS_YIELDABLE
+/*** Whether the caller can yield; only where Lua can tell (from 5.3 on, and LuaJIT).
+@function is_yieldable
+@treturn boolean */
+static int is_yieldable(lua_State *L) {
+  lua_pushboolean(L, nst_isyieldable(L));
+  return 1;
+}
+#endif
+
 /*** Whether a standard stream is a terminal.
 @function is_terminal
 @tparam integer descriptor
@@ -270,6 +280,10 @@ static const luaL_Reg functions[] = {
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
   {"guarded", guarded}, {"is_terminal", is_terminal}, {"kept", kept}, {"bell_open", bell_open}, {"bell", bell},
   {"bell_call", bell_call},
+#ifdef NST_KNOWS_YIELDABLE
+  {"is_yieldable", is_yieldable},
+#endif
+
   {NULL, NULL}};
 
 /*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw link switch`. The Lua

@@ -5,11 +5,14 @@
 -- then a stack of coroutines; `outer` says which of them belong together.
 -- @module netstack.protected
 
+local core = require "netstack.core"
+
 local coroutine, debug = coroutine, debug
 local pcall, xpcall, select = pcall, xpcall, select
 local unpack = table.unpack or unpack -- luacheck: ignore 143
 local getinfo, traceback = debug.getinfo, debug.traceback
-local running, isyieldable = coroutine.running, coroutine.isyieldable -- luacheck: ignore 143
+-- ngx_lua's table of these functions has fewer of them.
+local running, isyieldable = coroutine.running, coroutine.isyieldable or core.is_yieldable -- luacheck: ignore 143
 -- Under ngx_lua the plain names are request-aware wrappers that would hand our tasks to nginx; it keeps the originals.
 local create = rawget(coroutine, "_create") or coroutine.create
 local resume = rawget(coroutine, "_resume") or coroutine.resume
