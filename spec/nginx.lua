@@ -83,8 +83,15 @@ local function free_port()
   return port
 end
 
+-- A configuration as users write it, with our paths, and a port that is free.
+local function adopt(text, values)
+  return (text:gsub("/usr/lib/nginx/modules", values.MODULES):gsub("127%.0%.0%.1:%d+", "127.0.0.1:" .. values.PORT)
+    :gsub("\nhttp {", ("\n%shttp {\nlua_package_path '%s';\nlua_package_cpath '%s';")
+      :format(values.USER, values.LUA_PATH, values.LUA_CPATH):gsub("%%", "%%%%")))
+end
+
 --- Starts it.
--- @param options texts for the configuration: `main`, `http`, `locations`; `workers` (1)
+-- @param options texts for the configuration: `main`, `http`, `locations`; `workers` (1); or `text`, a whole one
 function M.start(options)
   local folder = capture("mktemp -d"):gsub("%s+$", "")
   local port = free_port()
@@ -94,11 +101,12 @@ function M.start(options)
     USER = capture("id -u"):match("^0%s") and "user root;" or "",
   }
   local file = assert(io.open(folder .. "/nginx.conf", "w"))
-  file:write((CONF:gsub("%u[%u_]+", function(name) return values[name] end)))
+  file:write(options.text and adopt(options.text, values) or
+    (CONF:gsub("%u[%u_]+", function(name) return values[name] end)))
   file:close()
   local self = setmetatable({ folder = folder, port = port }, Server)
   servers[#servers + 1] = self
-  local output, ok = capture(("nginx -p %s -c %s/nginx.conf"):format(folder, folder))
+  local output, ok = capture(("nginx -p %s/ -c nginx.conf"):format(folder))
   if not ok then error("nginx: " .. output, 2) end
   local limit = socket.gettime() + 10
   repeat
@@ -132,8 +140,17 @@ function Server:workers()
 end
 
 function Server:signal(name)
-  return (select(2, capture(("kill -%s %d"):format(name, self.pid))))
+  capture(("kill -%s %d"):format(name, self.pid))
 end
+
+--- Whether a process has ended; nobody may have asked for its status yet.
+function M.ended(pid)
+  local stat = read("/proc/" .. pid .. "/stat")
+  return not stat or stat:match("%) Z ") ~= nil
+end
+
+--- Whether the master has.
+function Server:ended() return M.ended(self.pid) end
 
 local Request = {}
 Request.__index = Request
@@ -174,8 +191,9 @@ end
 
 --- Ends it at once.
 function Server:stop()
-  if self.pid and self:signal("TERM") then
-    M.eventually(function() return not self:signal("0") end)
+  if self.pid and not self:ended() then
+    self:signal("TERM")
+    M.eventually(function() return self:ended() end)
   end
   self.pid = nil
 end

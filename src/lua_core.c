@@ -228,15 +228,18 @@ static int bell_call(lua_State *L) {
   return 0;
 }
 
-#ifdef NST_KNOWS_YIELDABLE
-/*** Whether the caller can yield; only where Lua can tell (from 5.3 on, and LuaJIT).
+/*** Whether the caller can yield.
 @function is_yieldable
-@treturn boolean */
+@treturn boolean|nil nil: Lua cannot tell (before 5.3, but LuaJIT can) */
 static int is_yieldable(lua_State *L) {
+#ifdef NST_KNOWS_YIELDABLE
   lua_pushboolean(L, nst_isyieldable(L));
   return 1;
-}
+#else
+  (void)L;
+  return 0;
 #endif
+}
 
 /*** Whether a standard stream is a terminal.
 @function is_terminal
@@ -279,11 +282,7 @@ static const luaL_Reg functions[] = {
   {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
   {"guarded", guarded}, {"is_terminal", is_terminal}, {"kept", kept}, {"bell_open", bell_open}, {"bell", bell},
-  {"bell_call", bell_call},
-#ifdef NST_KNOWS_YIELDABLE
-  {"is_yieldable", is_yieldable},
-#endif
-
+  {"bell_call", bell_call}, {"is_yieldable", is_yieldable},
   {NULL, NULL}};
 
 /*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw link switch`. The Lua

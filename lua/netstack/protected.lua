@@ -12,7 +12,8 @@ local pcall, xpcall, select = pcall, xpcall, select
 local unpack = table.unpack or unpack -- luacheck: ignore 143
 local getinfo, traceback = debug.getinfo, debug.traceback
 -- ngx_lua's table of these functions has fewer of them.
-local running, isyieldable = coroutine.running, coroutine.isyieldable or core.is_yieldable -- luacheck: ignore 143
+local running, isyieldable = coroutine.running, coroutine.isyieldable -- luacheck: ignore 143
+if core.is_yieldable() ~= nil then isyieldable = isyieldable or core.is_yieldable end
 -- Under ngx_lua the plain names are request-aware wrappers that would hand our tasks to nginx; it keeps the originals.
 local create = rawget(coroutine, "_create") or coroutine.create
 local resume = rawget(coroutine, "_resume") or coroutine.resume

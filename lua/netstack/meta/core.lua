@@ -104,7 +104,17 @@ function core.bell_open() end
 ---The stacks have been driven; sets the bell.
 ---@param base number time of the monotonic clock when the run began
 ---@param time? number seconds since then at which it rings in any case
+---@return boolean # whether it now rings earlier than before
+---@return number|nil # seconds since then at which it rings; nil: when something gives the stacks work
 function core.bell(base, time) end
+
+---Has a function called in place of the bell's descriptor, by whatever gives the stacks something to do before the time that `bell` told. It must not wait.
+---@param fn ?function nil: no longer
+function core.bell_call(fn) end
+
+---Whether the caller can yield.
+---@return boolean|nil # nil: Lua cannot tell (before 5.3, but LuaJIT can)
+function core.is_yieldable() end
 
 ---Whether a standard stream is a terminal.
 ---@param descriptor integer

@@ -133,8 +133,8 @@ local function drive(premature)
   running = true
   if premature or ngx.worker.exiting() then leave() elseif not watching then set_watch(FIRST_WATCH) end
   while true do
-    local needed = driver.is_needed()
     local delay = turn()
+    local needed = driver.is_needed()
     if leaves then
       local rest = leaves - monotonic()
       if rest <= 0 then

@@ -460,9 +460,9 @@ function Tcp:settimeout(time)
 end
 
 --- Sets each timeout: how long `connect` may take, and `send` and reads without making progress.
--- @tparam number connect milliseconds; 0: the default, 60 s
--- @tparam number send
--- @tparam number read
+-- @tparam number connect_time milliseconds; 0: the default, 60 s
+-- @tparam number send_time
+-- @tparam number read_time
 ---@param connect_time number
 ---@param send_time number
 ---@param read_time number
