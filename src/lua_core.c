@@ -3,6 +3,7 @@ The module netstack.core: what the Lua layer is built on. Its functions never wa
 once return nil, "wouldblock", and the Lua layer waits for a ticket and asks again.
 @module netstack.core
 */
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -228,6 +229,35 @@ static int bell_call(lua_State *L) {
   return 0;
 }
 
+/* What an owner of sockets that is none of Lua's, a request of nginx's, is to leave behind when it ends: it cannot call
+** Lua then. netstack.resty.owner has the same, and the memory. */
+typedef struct nst_notice {
+  struct nst_notice *next, **ended; /* in a list of those that were given */
+  int given;
+  int wanted; /* sockets that are left */
+  int (*post)(void *semaphore, int count);
+  void *semaphore;
+} nst_notice;
+
+static void give_notice(void *data) {
+  nst_notice *notice = data;
+  notice->given = 1;
+  notice->next = *notice->ended;
+  *notice->ended = notice;
+  if (notice->wanted > 0) (void)notice->post(notice->semaphore, 1);
+}
+
+/*** The C function that is to be called with a notice of netstack.resty.owner's when the owner ends.
+@function notice
+@treturn lightuserdata */
+static int notice(lua_State *L) {
+  void (*function)(void *) = give_notice;
+  void *address;
+  memcpy(&address, &function, sizeof address);
+  lua_pushlightuserdata(L, address);
+  return 1;
+}
+
 /*** Whether the caller can yield.
 @function is_yieldable
 @treturn boolean|nil nil: Lua cannot tell (before 5.3, but LuaJIT can) */
@@ -282,7 +312,7 @@ static const luaL_Reg functions[] = {
   {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
   {"guarded", guarded}, {"is_terminal", is_terminal}, {"kept", kept}, {"bell_open", bell_open}, {"bell", bell},
-  {"bell_call", bell_call}, {"is_yieldable", is_yieldable},
+  {"bell_call", bell_call}, {"is_yieldable", is_yieldable}, {"notice", notice},
   {NULL, NULL}};
 
 /*** The methods of the core's objects by class: `stack interface device channel ticket tcp udp raw link switch`. The Lua

@@ -112,6 +112,10 @@ function core.bell(base, time) end
 ---@param fn ?function nil: no longer
 function core.bell_call(fn) end
 
+---The C function that is to be called with a notice of netstack.resty.owner's when the owner ends.
+---@return lightuserdata
+function core.notice() end
+
 ---Whether the caller can yield.
 ---@return boolean|nil # nil: Lua cannot tell (before 5.3, but LuaJIT can)
 function core.is_yieldable() end

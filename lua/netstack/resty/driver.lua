@@ -9,8 +9,10 @@
 
 local core = require "netstack.core"
 local driver = require "netstack.driver"
+local owners = require "netstack.resty.owner"
 local protected = require "netstack.protected"
 local semaphores = require "ngx.semaphore"
+local weak_list = require "netstack.resty.weak_list"
 
 local ngx = ngx -- luacheck: ignore 113
 local get_phase, now, sleep, timer_at = ngx.get_phase, ngx.now, ngx.sleep, ngx.timer.at
@@ -40,30 +42,14 @@ local bell -- the driver's semaphore
 local leaves -- when stacks are closed, since the worker exits
 local left = false -- they are
 
--- Objects in the order in which they came, held weakly.
-local function weak_list()
-  return { count = 0, numbers = setmetatable({}, { __mode = "k" }) }
-end
+local function close(object) object:close() end
 
-local function add(list, object)
-  if list.numbers[object] then return end
-  list.count = list.count + 1
-  list.numbers[object] = list.count
-end
-
-local function close_all(list)
-  local objects = {}
-  for object, number in pairs(list.numbers) do objects[#objects + 1] = { object, number } end
-  table.sort(objects, function(a, b) return a[2] < b[2] end)
-  for _, one in ipairs(objects) do one[1]:close() end
-end
-
-local stacks, others = weak_list(), weak_list()
+local stacks, others = weak_list.new(), weak_list.new()
 local started = {} -- stacks that are driven as long as they are open; held
 
 --- Has something closed as soon as the worker exits.
 -- @param object with a method `close`
-function M.at_exit(object) add(others, object) end
+function M.at_exit(object) weak_list.add(others, object) end
 
 --- Whether the worker exits.
 function M.exiting() return leaves ~= nil end
@@ -104,7 +90,7 @@ end
 local function leave()
   if leaves then return end
   leaves = monotonic() + GRACE
-  close_all(others)
+  weak_list.each(others, close)
   M.ring()
   timer_at(0, noop)
 end
@@ -133,6 +119,7 @@ local function drive(premature)
   running = true
   if premature or ngx.worker.exiting() then leave() elseif not watching then set_watch(FIRST_WATCH) end
   while true do
+    owners.reap()
     local delay = turn()
     local needed = driver.is_needed()
     if leaves then
@@ -140,7 +127,7 @@ local function drive(premature)
       if rest <= 0 then
         if not left then
           left = true
-          close_all(stacks)
+          weak_list.each(stacks, close)
           turn()
           driver.dismiss("closed")
         end
@@ -148,7 +135,7 @@ local function drive(premature)
       end
       if not needed and not signalled then break end
       delay = min(delay or rest, rest)
-    elseif not delay and not needed and not signalled and not keeps() then
+    elseif not delay and not needed and not signalled and not owners.owns() and not keeps() then
       break
     end
     bell:wait(delay and max(ceil(delay * 1000) / 1000, BREATH) or FOREVER)
@@ -211,10 +198,11 @@ function M.start(stack, keep)
   if left or not core.is_open(stack) then return nil, "closed" end
   if not attached then
     bell = bell or assert(semaphores.new(0))
+    owners.tell(bell)
     driver.attach(adapter)
     attached = true
   end
-  add(stacks, stack)
+  weak_list.add(stacks, stack)
   if keep then
     local known = false
     for i = 1, #started do known = known or started[i] == stack end

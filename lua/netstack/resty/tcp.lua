@@ -9,6 +9,7 @@ local core = require "netstack.core"
 local errors = require "netstack.resty.errors"
 local pools = require "netstack.resty.pool"
 local common = require "netstack.resty.socket"
+local owners = require "netstack.resty.owner"
 local scheduler = require "netstack.scheduler"
 local sockets = require "netstack.socket"
 local tcp = require "netstack.tcp"
@@ -47,6 +48,7 @@ local function new(stack, socket)
     name = false, -- of the pool
     pool = false, lease = false, -- when a pool counts the connection
     reused = 0,
+    owner = false,
   }, metatable)
 end
 
@@ -54,7 +56,11 @@ end
 function M.new(stack) return new(stack, false) end
 
 --- A socket over an accepted connection.
-function M.wrap(stack, socket) return new(stack, socket) end
+function M.wrap(stack, socket)
+  local self = new(stack, socket)
+  owners.adopt(self)
+  return self
+end
 
 -- What keeps a method from being called now.
 local function busy(self, read, write)
@@ -65,6 +71,7 @@ end
 
 local function close(self)
   local socket, pool = self.socket, self.pool
+  owners.release(self)
   self.socket, self.rest, self.read_closed, self.write_closed = false, "", false, false
   if socket then socket:close() end
   if pool then
@@ -170,6 +177,7 @@ local function connect(self, stack, host, port, pool)
     self.socket, self.lease, self.reused = socket, lease or false, 0
   end
   self.pool = pool or false
+  owners.adopt(self)
   return 1
 end
 
@@ -536,6 +544,7 @@ function Tcp:setkeepalive(timeout, size)
     return nil, "connection in dubious state"
   end
   self.socket, self.pool, self.lease = false, false, false
+  owners.release(self)
   return 1
 end
 
@@ -561,6 +570,9 @@ function Tcp:close()
   close(self)
   return 1
 end
+
+-- Its request has ended.
+Tcp.abandon = close
 
 --- TLS is not to be had here.
 -- @treturn nil

@@ -5,6 +5,7 @@ local check = require "netstack.check"
 local core = require "netstack.core"
 local errors = require "netstack.resty.errors"
 local common = require "netstack.resty.socket"
+local owners = require "netstack.resty.owner"
 local sockets = require "netstack.socket"
 local udp = require "netstack.udp"
 local worker = require "netstack.resty.driver"
@@ -33,10 +34,12 @@ function M.new(stack)
     host = false, -- to bind to
     timeout = common.seconds(nil),
     reading = false, writing = false, -- the coroutine that waits
+    owner = false,
   }, metatable)
 end
 
 local function close(self)
+  owners.release(self)
   if self.socket then self.socket:close() end
   self.socket = false
 end
@@ -87,6 +90,7 @@ function Udp:setpeername(host, port)
     return nil, text(err, host)
   end
   self.socket = socket
+  owners.adopt(self)
   return 1
 end
 
@@ -136,6 +140,9 @@ function Udp:settimeout(time)
   common.check_self(self, metatable, "settimeout")
   self.timeout = common.seconds(time, 1, "settimeout")
 end
+
+-- Its request has ended.
+Udp.abandon = close
 
 --- Closes the socket.
 -- @treturn integer|nil 1

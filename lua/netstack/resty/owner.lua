@@ -1,0 +1,101 @@
+--- Sockets end with the request that made them, as nginx's do: nginx tells of the end where no Lua code can run, so a
+-- function of the core notes it down and posts the driver's semaphore, and the driver closes what is left.
+-- @module netstack.resty.owner
+
+local base = require "resty.core.base"
+local core = require "netstack.core"
+local ffi = require "ffi"
+local weak_list = require "netstack.resty.weak_list"
+
+local C, cast, tonumber = ffi.C, ffi.cast, tonumber
+local get_request = base.get_request
+
+-- The first as in src/lua_core.c; the others are nginx's.
+ffi.cdef [[
+typedef struct netstack_notice {
+  struct netstack_notice *next, **ended;
+  int given;
+  int wanted;
+  int (*post)(void *semaphore, int count);
+  void *semaphore;
+  double request;
+} netstack_notice;
+typedef struct netstack_cleanup {
+  void (*handler)(void *data);
+  void *data;
+  struct netstack_cleanup *next;
+} netstack_cleanup;
+netstack_cleanup *ngx_http_cleanup_add(void *request, size_t size);
+]]
+
+local M = {}
+
+local records = {} -- of requests that have had a socket, by address
+local ended = ffi.new("netstack_notice *[1]")
+local give = cast("void (*)(void *)", core.notice())
+local semaphore -- the driver's
+local left = 0 -- sockets that have an owner
+
+--- Has a semaphore of nginx's posted when a request ends that leaves sockets.
+function M.tell(to) semaphore = to.sem end
+
+local function new_record(request, key)
+  local cleanup = C.ngx_http_cleanup_add(request, 0)
+  if cleanup == nil then return nil end
+  local notice = ffi.new("netstack_notice")
+  notice.ended, notice.request, notice.semaphore = ended, key, semaphore
+  notice.post = cast("int (*)(void *, int)", C.ngx_http_lua_ffi_sema_post)
+  cleanup.handler, cleanup.data = give, notice
+  local record = { notice = notice, sockets = weak_list.new() }
+  records[key] = record
+  return record
+end
+
+--- The running request owns a socket from now on; outside of requests nothing does.
+-- @tparam table socket with a method `close`, and a field `owner` for us
+function M.adopt(socket)
+  local request = get_request()
+  if not request then return end
+  local key = tonumber(cast("uintptr_t", request))
+  local record = records[key]
+  if record and record.notice.given ~= 0 then -- one that has ended was at the same address
+    M.reap()
+    record = nil
+  end
+  record = record or new_record(request, key)
+  if not record then return end
+  socket.owner = record
+  record.notice.wanted = record.notice.wanted + 1
+  left = left + 1
+  weak_list.add(record.sockets, socket)
+end
+
+--- Nobody owns a socket any more.
+function M.release(socket)
+  local record = socket.owner
+  if not record then return end
+  socket.owner = false
+  record.notice.wanted = record.notice.wanted - 1
+  left = left - 1
+  weak_list.remove(record.sockets, socket)
+end
+
+--- Closes the sockets of requests that have ended.
+function M.reap()
+  while ended[0] ~= nil do
+    local notice = ended[0]
+    ended[0] = notice.next
+    local key = tonumber(notice.request)
+    local record = records[key]
+    records[key] = nil
+    weak_list.each(record.sockets, function(socket) socket:abandon() end)
+    left = left - notice.wanted -- those that were collected
+    notice.wanted = 0
+  end
+end
+
+--- Whether there are sockets that a request owns.
+-- @treturn boolean
+function M.owns() return left > 0 end
+
+return M
