@@ -81,11 +81,11 @@ describe("netstack.resty", function()
         location = /phases {
           rewrite_by_lua_block {
             local socket = resty.tcp(a)
-            ngx.ctx.rewrite = assert(socket:connect("10.0.0.2", 80)) and assert(socket:send("rewrite\n")) and socket:receive()
+            ngx.ctx.rewrite = socket:connect("10.0.0.2", 80) and socket:send("rewrite\n") and socket:receive()
           }
           access_by_lua_block {
             local socket = resty.tcp(a)
-            ngx.ctx.access = assert(socket:connect("10.0.0.2", 80)) and assert(socket:send("access\n")) and socket:receive()
+            ngx.ctx.access = socket:connect("10.0.0.2", 80) and socket:send("access\n") and socket:receive()
           }
           content_by_lua_block { ngx.print(ngx.ctx.rewrite, " ", ngx.ctx.access) }
         }
@@ -157,7 +157,7 @@ describe("netstack.resty", function()
         local line = socket:receive()
         return table.concat(counts, " ") .. " " .. line:gsub("niltrue", "nil true")
       ]])
-      assert.matches("bad argument #1 to 'send' %(string, number, boolean, nil, or array table expected, got function", run [[
+      assert.matches("bad argument #1 to 'send' %(string, number, boolean, nil, or array table expected", run [[
         local socket = resty.tcp(a)
         socket:connect("10.0.0.2", 80)
         return select(2, pcall(socket.send, socket, { "x", print }))
@@ -218,7 +218,8 @@ describe("netstack.resty", function()
         ]]):format(stream, pattern, options or "nil", calls))
       end
       assert.equal("hello, world|rest:--", until_it("hello, world--Xrest:----X", "--X", "{ false, false }"))
-      assert.equal("hello--X|nil:timeout:rest", until_it("hello--Xrest", "--X", "{ false, false }", "{ inclusive = true }"))
+      assert.equal("hello--X|nil:timeout:rest",
+        until_it("hello--Xrest", "--X", "{ false, false }", "{ inclusive = true }"))
       assert.equal("hell|o, w|orl|nil|next", until_it("hello, worl--Xnext--X", "--X", "{ 4, 4, 4, 4, 4 }"))
       assert.equal("orld||nil", until_it("orld--X", "--X", "{ 4, 4, 4 }"))
       assert.equal("aabab|nil|c", until_it("aabababacc", "ababac", "{ 9, 9, 1 }"):gsub("aab|", "aabab|"))
@@ -274,7 +275,9 @@ describe("netstack.resty", function()
       assert.equal("missing the port number", connect "'10.0.0.2'")
       assert.equal("bad port number: 70000", connect "'10.0.0.2', 70000")
       assert.equal("not supported", connect "'unix:/tmp/socket'")
-      assert.equal("network is unreachable", run [[ return (select(2, resty.tcp(netstack.new()):connect("10.0.0.2", 80))) ]])
+      assert.equal("network is unreachable", run [[
+        return (select(2, resty.tcp(netstack.new()):connect("10.0.0.2", 80)))
+      ]])
       assert.equal("bad address 1", run [[
         local socket = resty.tcp(a)
         return select(2, socket:bind("nowhere")) .. " " .. socket:bind("10.0.0.1")
@@ -440,7 +443,7 @@ describe("netstack.resty", function()
       end
       local _, moved = bulk:wait()
       assert.is_true(tonumber(moved) > 10e6, moved)
-      assert.is_true(count > 5, count)
+      assert.is_true(count > 10, count)
       assert.is_true(slowest < 0.25, slowest)
     end)
 
@@ -527,7 +530,7 @@ describe("netstack.resty", function()
 
     -- Requests that end in time, and one that would wait for ever.
     local function load()
-      local short, long = {}, nil
+      local short = {}
       for i = 1, 8 do
         short[i] = server:open("/run", [[
           local socket = resty.tcp(a)
@@ -539,7 +542,7 @@ describe("netstack.resty", function()
           return "done " .. socket:setkeepalive()
         ]])
       end
-      long = server:open("/run", [[
+      local long = server:open("/run", [[
         local socket = resty.tcp(a)
         socket:connect("10.0.0.2", 80)
         return (select(2, socket:receive()))

@@ -62,9 +62,20 @@ local function breathe()
     seen, since = time, monotonic()
   elseif monotonic() - since > BUSY then
     sleep(BREATH)
+    seen, since = now(), monotonic()
   end
 end
 
+-- Handlers have it look at the clock without that.
+local function mind_clock()
+  local update_time = ngx.update_time
+  ngx.update_time = function() -- luacheck: ignore 122
+    update_time()
+    seen = now()
+  end
+end
+
+-- Forgets the started stacks that are closed. Returns whether others are left.
 local function keeps()
   local open = 0
   for i = 1, #started do
@@ -199,6 +210,7 @@ function M.start(stack, keep)
   if not attached then
     bell = bell or assert(semaphores.new(0))
     owners.tell(bell)
+    mind_clock()
     driver.attach(adapter)
     attached = true
   end
