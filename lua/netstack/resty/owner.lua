@@ -9,6 +9,7 @@ local weak_list = require "netstack.resty.weak_list"
 
 local C, cast, tonumber = ffi.C, ffi.cast, tonumber
 local get_request = base.get_request
+local address_type = ffi.typeof "uintptr_t"
 
 -- The first as in src/lua_core.c; the others are nginx's.
 ffi.cdef [[
@@ -30,9 +31,12 @@ netstack_cleanup *ngx_http_cleanup_add(void *request, size_t size);
 
 local M = {}
 
+-- Types are made once: there can be 65,536 in a Lua state.
+local notice_type = ffi.typeof "netstack_notice"
 local records = {} -- of requests that have had a socket, by address
 local ended = ffi.new("netstack_notice *[1]")
 local give = cast("void (*)(void *)", core.notice())
+local post = cast("int (*)(void *, int)", C.ngx_http_lua_ffi_sema_post)
 local semaphore -- the driver's
 local left = 0 -- sockets that have an owner
 
@@ -42,9 +46,8 @@ function M.tell(to) semaphore = to.sem end
 local function new_record(request, key)
   local cleanup = C.ngx_http_cleanup_add(request, 0)
   if cleanup == nil then return nil end
-  local notice = ffi.new("netstack_notice")
-  notice.ended, notice.request, notice.semaphore = ended, key, semaphore
-  notice.post = cast("int (*)(void *, int)", C.ngx_http_lua_ffi_sema_post)
+  local notice = notice_type()
+  notice.ended, notice.request, notice.post, notice.semaphore = ended, key, post, semaphore
   cleanup.handler, cleanup.data = give, notice
   local record = { notice = notice, sockets = weak_list.new() }
   records[key] = record
@@ -56,7 +59,7 @@ end
 function M.adopt(socket)
   local request = get_request()
   if not request then return end
-  local key = tonumber(cast("uintptr_t", request))
+  local key = tonumber(cast(address_type, request))
   local record = records[key]
   if record and record.notice.given ~= 0 then -- one that has ended was at the same address
     M.reap()
