@@ -476,6 +476,28 @@ describe("netstack.resty", function()
       ]])
     end)
 
+    it("drives the stacks when nobody waits for them", function()
+      assert.equal("200", run [[
+        local told, peer = require("ngx.semaphore").new(), b:udp()
+        peer:setsockname("*", 99)
+        local reader = ngx.thread.spawn(function()
+          for _ = 1, 200 do
+            peer:receive()
+            told:post()
+          end
+        end)
+        local socket = resty.udp(a)
+        socket:setpeername("10.0.0.2", 99)
+        for i = 1, 200 do
+          socket:send("x")
+          if not told:wait(1) then return i end
+        end
+        ngx.thread.wait(reader)
+        peer:close()
+        return 200
+      ]])
+    end)
+
     it("closes what a request leaves open", function()
       assert.equal("closed", run [[
         collectgarbage "stop"
