@@ -335,7 +335,7 @@ function Lab:link(x, y, opts)
   self.edges[#self.edges + 1] = edge
   core.kept(link).lab = self
   if nodes[1].switch and nodes[2].switch then merge(self, segment, nodes[2].segment) end
-  for _, running in ipairs(self.captures) do running:add(link) end
+  for _, watcher in ipairs(self.watchers) do watcher:add(link) end
   self.stale = true
   scheduler.before(function() self:update() end)
   return link
@@ -347,6 +347,15 @@ end
 function Lab:links()
   local list = {}
   for i, edge in ipairs(self.edges) do list[i] = edge.link end
+  return list
+end
+
+--- All hosts, routers and NATs, in the order in which they were made.
+-- @treturn {stack,...}
+---@return netstack.stack[]
+function Lab:stacks()
+  local list = {}
+  for _, node in ipairs(self.nodes) do list[#list + 1] = node.stack end
   return list
 end
 
@@ -363,10 +372,11 @@ end
 -- @tparam function fn
 -- @tparam[opt] table opts as of `netstack.run`; `progress`: true and false show virtual time, events and packets on the
 -- standard error or do not; by default where that is a terminal
+-- @param ... further arguments of fn
 -- @return what fn returns
----@param fn fun(net: netstack.lab): ...
+---@param fn fun(net: netstack.lab, ...): ...
 ---@param opts? table
-function Lab:run(fn, opts)
+function Lab:run(fn, opts, ...)
   check_open(self, "run")
   if opts ~= nil and type(opts) ~= "table" then bad(2, "run", "table expected, got " .. type(opts)) end
   local own = { clock = "virtual", seed = self.seed }
@@ -375,13 +385,13 @@ function Lab:run(fn, opts)
   if own.progress == nil then own.progress = progress.seen() end
   if own.progress == true then own.progress, clear = progress.new(io.stderr) end
   own.progress = own.progress or nil
-  if not clear then return scheduler.run(fn, own, self) end
+  if not clear then return scheduler.run(fn, own, self, ...) end
   local function done(ok, ...)
     clear()
     if not ok then error((...), 0) end
     return ...
   end
-  return done(pcall(scheduler.run, fn, own, self))
+  return done(pcall(scheduler.run, fn, own, self, ...))
 end
 
 -- ---- bad days ----
@@ -462,6 +472,37 @@ end
 
 -- ---- seeing ----
 
+--- Gives `watcher:add(link)` all links, those made later, too, until the lab or the caller closes it.
+-- @tparam table watcher its `add` returns nil and an error where a link cannot be watched, "closed" is none; its
+-- `close`, which may be called twice, nil and an error
+-- @treturn table|nil watcher; nil: it was closed
+-- @treturn string what `add` says
+function Lab:watch(watcher)
+  check_open(self, "watch")
+  for _, edge in ipairs(self.edges) do
+    local ok, why = watcher:add(edge.link)
+    if not ok and why ~= "closed" then
+      watcher:close()
+      return nil, why
+    end
+  end
+  self.watchers[#self.watchers + 1] = watcher
+  return watcher
+end
+
+--- Takes a watcher away, and closes it.
+-- @tparam table watcher
+-- @return what its `close` returns
+function Lab:unwatch(watcher)
+  for i, one in ipairs(self.watchers) do
+    if one == watcher then
+      table.remove(self.watchers, i)
+      break
+    end
+  end
+  return watcher:close()
+end
+
 --- Captures all links in one pcapng file from now on, those made later, too: one interface each, virtual times from the
 -- lab's beginning. What a run carried is in the file when it is over.
 -- @tparam string path
@@ -474,15 +515,7 @@ function Lab:capture(path)
   if type(path) ~= "string" then bad(1, "capture", "string expected, got " .. type(path)) end
   local running, err = capture.new(path)
   if not running then return nil, err end
-  for _, edge in ipairs(self.edges) do
-    local ok, why = running:add(edge.link)
-    if not ok and why ~= "closed" then
-      running:close()
-      return nil, why
-    end
-  end
-  self.captures[#self.captures + 1] = running
-  return running
+  return self:watch(running)
 end
 
 --- Writes the lab as a graph for Graphviz, and its picture beside it where `dot` is installed.
@@ -501,7 +534,7 @@ function Lab:draw(path)
   return drawing.write(path, drawing.text(self.nodes, self.edges))
 end
 
---- Closes everything: captures, stacks, switches, links. Repeating it is harmless.
+--- Closes everything: captures and other watchers, stacks, switches, links. Repeating it is harmless.
 -- @treturn integer|nil 1
 -- @treturn string why a capture is not complete
 ---@return integer|nil, string?
@@ -509,13 +542,13 @@ function Lab:close()
   if self.closed then return 1 end
   self.closed = true
   local complaints = {}
-  for _, running in ipairs(self.captures) do
-    local ok, err = running:close()
+  for _, watcher in ipairs(self.watchers) do
+    local ok, err = watcher:close()
     if not ok then complaints[#complaints + 1] = err end
   end
   for _, node in ipairs(self.nodes) do (node.stack or node.switch):close() end
   for _, edge in ipairs(self.edges) do edge.link:close() end
-  self.nodes, self.edges, self.by_name, self.by_object, self.captures = {}, {}, {}, {}, {}
+  self.nodes, self.edges, self.by_name, self.by_object, self.watchers = {}, {}, {}, {}, {}
   if complaints[1] then return nil, concat(complaints, "; ") end
   return 1
 end
@@ -528,7 +561,7 @@ end
 function M.new(options)
   options = check.options(options, { seed = check.integer(0, 2 ^ 53) }, 1, "new")
   return setmetatable({ seed = options.seed or 1, nodes = {}, edges = {}, by_name = {}, by_object = {}, between = {},
-    captures = {}, numbering = numbering.new(), since = core.lab_clock(), stale = false, closed = false }, Lab)
+    watchers = {}, numbering = numbering.new(), since = core.lab_clock(), stale = false, closed = false }, Lab)
 end
 
 return M
