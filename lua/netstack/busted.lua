@@ -1,7 +1,7 @@
 --- Network tests with busted: `lab_it` is an `it` that runs in a lab, and says how to have a failure again.
 --
--- `local lab_it = require "netstack.busted".lab_it` in a spec, or `helper = "netstack.busted.global"` in `.busted`, which
--- makes it known in every spec. Either way luassert has the assertions of `netstack.busted.matchers`.
+-- `local lab_it = require "netstack.busted".lab_it` in a spec, or `helper = "netstack.busted.global"` in `.busted`, by
+-- which every spec knows it. Either way luassert has the assertions of `netstack.busted.matchers`.
 -- @module netstack.busted
 
 local check = require "netstack.check"
@@ -123,14 +123,14 @@ end
 
 --- An `it` whose function runs as a task in a lab of its own: `lab_it("greets", function(net) ... end)`.
 --
--- It fails when the function or a task raises, at a deadlock, after `timeout` seconds of virtual time, and when a socket
--- that it made is open at its end or a stack of the lab holds something that does not end by itself. What is printed
--- then has the seed, the command that runs the test with it, and the last packets.
+-- It fails when the function or a task raises, at a deadlock, after `timeout` seconds of virtual time, and when a
+-- socket that it made is open at its end or a stack of the lab holds something that does not end by itself. What is
+-- printed then has the seed, the command that runs the test with it, and the last packets.
 -- @tparam string name
 -- @tparam[opt] table opts `network`: a function that makes hosts and links before the run, called with the lab, whose
 -- result the test gets second; `timeout` (3600), `seed` (1), `seeds` (how many, from 1, or a list: each in turn, up to
--- the first that fails), `packets` (20) shown, `capture` (a path: the pcapng of a failing test), `leaks` (true): whether
--- to look for what was left behind
+-- the first that fails), `packets` (20) shown, `capture` (a path: the pcapng of a failing test), `leaks` (true):
+-- whether to look for what was left behind
 -- @tparam function fn called with the lab and what `network` returned
 ---@param name string
 ---@param opts? table

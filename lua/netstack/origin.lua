@@ -51,7 +51,8 @@ local function end_of(socket, method)
   local ask = socket[method]
   if not ask then return nil end
   local host, port = ask(socket)
-  if host and type(port) == "number" then return format(find(host, ":", 1, true) and "[%s]:%d" or "%s:%d", host, port) end
+  if not host or type(port) ~= "number" then return nil end
+  return format(find(host, ":", 1, true) and "[%s]:%d" or "%s:%d", host, port)
 end
 
 local function described(entry)

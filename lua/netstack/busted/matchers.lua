@@ -16,7 +16,7 @@ local watch = require "netstack.watch"
 
 local set_rule = core.classes.link.set_rule
 local byte, format, max, min = string.byte, string.format, math.max, math.min
-local error, getmetatable, ipairs, pairs, tostring, type = error, getmetatable, ipairs, pairs, tostring, type
+local error, getmetatable, ipairs, rawget, tostring, type = error, getmetatable, ipairs, rawget, tostring, type
 
 local M = {}
 
@@ -26,15 +26,22 @@ local classes = { [tcp.metatable] = "tcp", [udp.metatable] = "udp", [raw.metatab
 
 local function kind_of(value) return type(value) == "table" and classes[getmetatable(value)] or nil end
 
+-- The socket that is meant: of an object of LuaSocket's shape, the one inside.
+local function socket_of(value)
+  local inside = type(value) == "table" and not kind_of(value) and rawget(value, "socket")
+  return inside or value
+end
+
 local function got(value) return value == nil and "nil" or type(value) end
 
 -- Rules of arguments: why a value will not do.
 local rules = {
   socket = function(value)
-    return not kind_of(value) and "socket expected, got " .. got(value) or nil
+    return not kind_of(socket_of(value)) and "socket expected, got " .. got(value) or nil
   end,
   tcp = function(value)
-    return kind_of(value) ~= "tcp" and "TCP socket expected, got " .. (kind_of(value) or got(value)) or nil
+    local kind = kind_of(socket_of(value))
+    return kind ~= "tcp" and "TCP socket expected, got " .. (kind or got(value)) or nil
   end,
   data = function(value)
     return type(value) ~= "string" and "string expected, got " .. got(value) or nil
@@ -73,7 +80,8 @@ local function named(socket)
   return tostring(socket) .. (stack and core.is_open(stack) and " of '" .. stack:name() .. "'" or "")
 end
 
--- Makes an assertion of `try(arguments) -> whether it holds, what the message tells (a list), what it returns (a list)`.
+-- Makes an assertion of `try(arguments, level)`, which gives whether it holds, and lists: what its message tells, and
+-- what it returns.
 -- Each of `wanted` is a rule for the argument in that place.
 local function define(name, wanted, waits, try, positive, negative)
   say:set("assertion." .. name .. ".positive", positive)
@@ -114,7 +122,7 @@ local function read_stream(socket, data, deadline)
 end
 
 define("received", { "socket", "data", "time" }, true, function(arguments)
-  local socket, data, timeout = arguments[1], arguments[2], arguments[3] or PATIENCE
+  local socket, data, timeout = socket_of(arguments[1]), arguments[2], arguments[3] or PATIENCE
   local block, total = socket:gettimeout()
   socket:settimeout(timeout)
   socket:settimeout(nil, "t")
@@ -135,8 +143,8 @@ define("received", { "socket", "data", "time" }, true, function(arguments)
   return false, { named(socket), shown(data, at), answer }
 end, "Expected %s to receive\n  %s\nand it received\n  %s", "Expected %s not to receive\n  %s\nand it did")
 
-local STATES = { "CLOSED", "LISTEN", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSE-WAIT",
-  "CLOSING", "LAST-ACK", "TIME-WAIT" }
+local STATES = { "CLOSED", "LISTEN", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2",
+  "CLOSE-WAIT", "CLOSING", "LAST-ACK", "TIME-WAIT" }
 
 local known = {}
 for _, state in ipairs(STATES) do known[state] = state end
@@ -149,7 +157,7 @@ function rules.state(value)
 end
 
 define("tcp_state", { "tcp", "state" }, false, function(arguments)
-  local socket, expected = arguments[1], arguments[2]:upper():gsub("_", "-")
+  local socket, expected = socket_of(arguments[1]), arguments[2]:upper():gsub("_", "-")
   local info = socket:info()
   local state = info and info.state or "CLOSED"
   return state == expected, { named(socket), expected, state }
@@ -204,6 +212,7 @@ define("no_packets", { "links", "time", "direction" }, true, function(arguments,
   scheduler.sleep(seconds)
   if type(where) == "table" then where:unwatch(seen) else seen:close() end
   return seen.count == 0, { path(where, arguments[3]), format("%.6g", seconds), seen:title(), seen:text() }
-end, "Expected no packets on %s within %s s, and there were (%s):\n%s", "Expected packets on %s within %s s")
+end, "Expected no packets on %s within %s s, and there were (%s):\n%s",
+  "Expected packets on %s within %s s, and there were none")
 
 return M

@@ -1,4 +1,4 @@
---- With which seeds a test runs: `NETSTACK_SEED` for one, `NETSTACK_SEEDS` for so many from 1, else what it says itself.
+--- With which seeds a test runs: `NETSTACK_SEED` is one, `NETSTACK_SEEDS` so many from 1; else what it says itself.
 -- @module netstack.busted.seeds
 
 local check = require "netstack.check"
