@@ -159,7 +159,8 @@ function M.lab_it(name, opts, fn)
     run(test, busted.fail)
     if options.capture then os.remove(options.capture) end
   end
-  -- In the environment of the spec, by which busted refuses an `it` inside of a test.
+  -- In the environment of the spec, by which busted refuses an `it` inside of a test; only what names a global, as this
+  -- does, has one.
   environment.setfenv(body, environment.getfenv(fn))
   -- What `it` does, which would take this file for the place where the test is.
   busted.publish({ "register", "it" }, name, body, here)
