@@ -3,6 +3,7 @@
 local netstack = require "netstack"
 local core = require "netstack.core"
 local packets = require "spec.packets"
+local switch = require "netstack.switch"
 
 local unpack = table.unpack or unpack -- luacheck: ignore 143
 local random -- a generator that is the same everywhere
@@ -24,7 +25,7 @@ local function new_world()
     stack = stack, device = far, interface = interface, channel = channel,
     ticket = channel:submit("udp.bind", { host = "*", port = 7 }),
     tcp = stack:tcp(), udp = stack:udp(), raw = stack:raw("ipv4", 99),
-    lua_device = netstack.device { transmit = function() end },
+    lua_device = netstack.device { transmit = function() end }, switch = switch.new(),
   }
   world.tcp_handle, world.udp_handle, world.raw_handle = world.tcp.handle, world.udp.handle, world.raw.handle
   for _, object in pairs(world) do

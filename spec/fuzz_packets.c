@@ -4,6 +4,7 @@
 ** sequence numbers follow what the stack sent last, so that connections get established, and then abused.
 */
 #include "fuzz.h"
+#include "nat.h"
 #include "raw.h"
 #include "tcp.h"
 #include "udp.h"
@@ -27,13 +28,17 @@ typedef struct world {
   uint32_t their_next, our_next;
   uint16_t their_port;
   bool checksum, flooded;
+  bool masquerades, hairpins; /* the interface of beyond[0]; every other packet from inside then goes to its address */
+  unsigned hairpin;
+  uint8_t left[128]; /* what left the stack there last */
+  size_t left_length;
   uint8_t last[128]; /* what the stack sent last, for errors to quote */
   size_t last_length;
 } world;
 
 static const uint8_t own4[4] = {10, 0, 0, 1}, peer4[4] = {10, 0, 0, 2};
 static const uint8_t own6[16] = {0xfd, [15] = 1}, peer6[16] = {0xfd, [15] = 2};
-static const uint8_t beyond4[4] = {10, 1, 0, 9}, beyond6[16] = {0xfd, 1, [15] = 9};
+static const uint8_t outside4[4] = {10, 1, 0, 1}, beyond4[4] = {10, 1, 0, 9}, beyond6[16] = {0xfd, 1, [15] = 9};
 
 static nst_interface *attach(nst_stack *stack, nst_device *device, unsigned net) {
   nst_prefix prefixes[2];
@@ -47,11 +52,19 @@ static nst_interface *attach(nst_stack *stack, nst_device *device, unsigned net)
   return interface;
 }
 
+static void masquerade(nst_interface *interface, bool on) {
+  nst_endpoint inside = {{0}, 1000};
+  memcpy(inside.host, peer4, 4);
+  if (!on) return;
+  (void)nst_nat_start(interface);
+  if (nst_nat_map(interface, NST_NAT_TCP, 1000, &inside) != NST_OK) abort();
+}
+
 static void open_sockets(nst_stack *stack, void *argument) {
   world *w = argument;
   static const ip_addr_t any = IPADDR_ANY_TYPE_INIT;
   w->interface = attach(stack, w->ends[0], 0);
-  (void)attach(stack, w->beyond[0], 1);
+  masquerade(attach(stack, w->beyond[0], 1), w->masquerades);
   w->listener = nst_tcp_new(stack);
   (void)nst_tcp_bind(w->listener, &any, LISTENER);
   (void)nst_tcp_listen(w->listener, 4);
@@ -79,14 +92,24 @@ static void drain(world *w) {
     }
     nst_packet_free(packet);
   }
-  while ((packet = nst_device_receive(w->beyond[1])) != NULL) nst_packet_free(packet);
+  while ((packet = nst_device_receive(w->beyond[1])) != NULL) {
+    if (packet->data[0] >> 4 == 4) {
+      /* Whatever has left is the stack's own, or was translated. */
+      if (w->masquerades && memcmp(packet->data + 12, outside4, 4) != 0 && memcmp(packet->data + 12, own4, 4) != 0) {
+        abort();
+      }
+      w->left_length = packet->length < sizeof w->left ? packet->length : sizeof w->left;
+      memcpy(w->left, packet->data, w->left_length);
+    }
+    nst_packet_free(packet);
+  }
 }
 
 static void deliver(world *w, const uint8_t *bytes, size_t length) {
   nst_packet *packet = nst_packet_copy(w->hub, bytes, length, 0);
   if (packet && w->to_beyond && length >= 40) {
     if (bytes[0] >> 4 == 6) memcpy(packet->data + 24, beyond6, 16);
-    else memcpy(packet->data + 16, beyond4, 4);
+    else memcpy(packet->data + 16, w->hairpins && (w->hairpin++ & 1) ? outside4 : beyond4, 4);
   }
   if (packet && w->checksum) mend(packet->data, length);
   if (packet && nst_device_transmit(w->ends[1], packet) != NST_OK) nst_packet_free(packet);
@@ -206,6 +229,37 @@ static void report(world *w, source *s, uint8_t *packet) {
   deliver(w, with_header(packet, &length, ipv6, ipv6 ? 58 : 1, 0), length);
 }
 
+/* Somebody beyond answers what left last, or says something of it, more or less rightly. */
+static void answer(world *w, source *s, uint8_t *packet) {
+  unsigned shape = take(s);
+  size_t length = w->left_length, at = length ? (w->left[0] & 15u) * 4u : 0;
+  nst_packet *copy;
+  if (length < at + 8 || at < 20) return;
+  memset(packet, 0, 28);
+  if (shape & 1) {
+    length += 28;
+    packet[0] = 0x45;
+    packet[8] = 64;
+    packet[9] = 1;
+    memcpy(packet + 12, beyond4, 4);
+    packet[20] = (uint8_t)(shape & 2 ? 3 : 11);
+    memcpy(packet + 28, w->left, w->left_length);
+  } else {
+    memcpy(packet, w->left, length);
+    memcpy(packet + 12, w->left + 16, 4);
+    memcpy(packet + at, w->left + at + 2, 2);
+    memcpy(packet + at + 2, w->left + at, 2);
+    if (w->left[9] == 1) put16(packet + at, 0); /* the echo */
+  }
+  memcpy(packet + 16, outside4, 4);
+  put16(packet + 2, (unsigned)length);
+  if (shape & 4) packet[take(s) % length] ^= (uint8_t)take(s);
+  if (shape & 8) length -= take(s) % length;
+  if (!w->checksum) mend(packet, length);
+  copy = nst_packet_copy(w->hub, packet, length, 0);
+  if (copy && nst_device_transmit(w->beyond[1], copy) != NST_OK) nst_packet_free(copy);
+}
+
 static void send_datagram(nst_stack *stack, void *argument) {
   world *w = argument;
   static char data[4000];
@@ -270,7 +324,10 @@ static void order(world *w, source *s, uint8_t *packet) {
   if ((what & 0x60) == 0x60) {
     switch (what & 3) {
       case 0: case 1: fragment(w, s, packet, ipv6, what & 1); break;
-      case 2: report(w, s, packet); break;
+      case 2:
+        if (what & 4) answer(w, s, packet);
+        else report(w, s, packet);
+        break;
       default:
         if (what & 0x10) flood(w, s, packet, ipv6);
         else (void)nst_inside(w->stack, send_datagram, w);
@@ -313,6 +370,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   w.hub = nst_hub_new();
   w.stack = nst_stack_new(w.hub, &config);
   w.checksum = size > 0 && (data[size - 1] & 1);
+  w.masquerades = size > 0 && (data[size - 1] & 2);
+  w.hairpins = size > 0 && (data[size - 1] & 4);
   if (!nst_pipe_new(w.hub, 1500, NST_MEDIUM_IP, 0, w.checksum, w.ends)) abort();
   if (!nst_pipe_new(w.hub, 1280, NST_MEDIUM_IP, 0, !w.checksum, w.beyond)) abort();
   (void)nst_inside(w.stack, open_sockets, &w);

@@ -435,6 +435,33 @@ describe("The collector at its most hostile", function()
       assert.is_nil(seen[1])
     end
   end)
+
+  it("runs finalisers that end a stack, or crash it, within the calls that tell of it", function()
+    local function when_collected(fn)
+      if newproxy then getmetatable(newproxy(true)).__gc = fn else setmetatable({}, { __gc = fn }) end
+    end
+    for _, how in ipairs { "close", "crash" } do
+      for _, call in ipairs { "info", "routes", "sockets", "stats" } do
+        for _ = 1, 5 do
+          local stack = netstack.new { loopback = true }
+          local listener = stack:bind("127.0.0.1", 80)
+          local client = stack:connect("127.0.0.1", 80)
+          collect()
+          collectgarbage("stop")
+          when_collected(function() stack[how](stack) end)
+          local pause, multiplier = collectgarbage("setpause", 0), collectgarbage("setstepmul", 100000000)
+          collectgarbage("restart") -- the next allocation pays for a whole cycle
+          local told
+          if call == "info" then told = client:info() else told = stack[call](stack) end
+          assert.is_true(told == nil or type(told) == "table")
+          collectgarbage("setpause", pause)
+          collectgarbage("setstepmul", multiplier)
+          listener:close()
+          packets.leaves_nothing(stack)
+        end
+      end
+    end
+  end)
 end)
 
 describe("os.exit", function()

@@ -476,6 +476,16 @@ describe("Mapped ports", function()
     end)
   end)
 
+  it("are for nobody while the stack itself has the host's address", function()
+    local w = router()
+    assert(w.outside:map("tcp", 80, ALICE))
+    w.inside:set_addresses { ALICE .. "/24" }
+    local causes = drops(w.stack, function() assert.is_nil(w.enter(tcp(REMOTE, 1, OUTSIDE, 80, "S"))) end)
+    assert.same({ "not to be forwarded" }, causes)
+    w.inside:set_addresses { "10.1.0.1/24" }
+    assert.is_table(w.enter(tcp(REMOTE, 1, OUTSIDE, 80, "S")))
+  end)
+
   it("take over what a host has begun", function()
     local w = router()
     w.leave(packets.udp(ALICE, 5060, REMOTE, 1, "x"), packets.udp(BOB, 700, REMOTE, 1, "x"))
@@ -535,20 +545,27 @@ describe("Mapped ports", function()
       other:close()
       assert.same({ nil, "address already in use" }, { w.stack:bind(host, 601) })
     end
+    netstack.run(function()
+      netstack.sleep(301)
+      local other = assert(w.stack:bind(OUTSIDE, 601)) -- they are over, though nobody has looked yet
+      other:close()
+    end)
+    w.leave(tcp(ALICE, 601, REMOTE, 1, "S"))
     for _, host in ipairs { "10.1.0.1", "192.0.2.2", "::" } do -- of another address
       local other = assert(w.stack:bind(host, 601))
       other:close()
     end
-    -- Connections of its own are not bound, and nobody else's.
+    -- Connections of its own are bound to nothing, and nobody else's.
     local b = helper.watch(netstack.new { name = "b" })
     b:attach(w.far, { addresses = { REMOTE .. "/24" } })
     netstack.run(function()
       local client, server = helper.connection(w.stack, b, { b = REMOTE })
-      local _, port = client:getsockname()
-      w.near:send(tcp(ALICE, tonumber(port), REMOTE, 80, "S"))
-      w.near:send(tcp(ALICE, tonumber(port), OTHER, 80, "S"))
+      local port = tonumber((select(2, client:getsockname())))
+      w.near:send(tcp(BOB, port, REMOTE, 80, "S"))
+      w.near:send(tcp("10.1.0.10", port, OTHER, 80, "S"))
       netstack.sleep(0.1)
-      assert.are_not.equal(tonumber(port), mapping_of(w.outside, ALICE, "tcp").port)
+      assert.are_not.equal(port, mapping_of(w.outside, BOB, "tcp").port)
+      assert.equal(port, mapping_of(w.outside, "10.1.0.10", "tcp").port)
       helper.exchange(client, server, 1000)
     end)
     socket:close()

@@ -472,6 +472,30 @@ describe("Switches", function()
     assert.equal("02:00:00:00:00:01", first:table()[1].address)
   end))
 
+  it("in a loop whose links duplicate, too", function()
+    run(function() -- by the real clock, so that one without an end would be noticed
+      local first, second, ends = loop_of(2, linked { duplicate = 0.02 })
+      ends[1]:send(from_to(1, ALL))
+      local before
+      repeat
+        before = first:stats().received
+        sleep(0.001)
+      until before == first:stats().received
+      assert.is_true(before > 254)
+      assert.equal(before, first:stats().flooded + first:stats().dropped.loop)
+      assert.is_true(second:stats().received > 254)
+    end, { clock = "real", timeout = 30 })
+  end)
+
+  it("in a loop of its own, an end of a pipe at the other, carry on", inside(function()
+    local sw, ends = by_hand(1)
+    local a, b = netstack.pipe { medium = "ethernet" }
+    sw:attach(a)
+    sw:attach(b)
+    assert.equal("508", send(ends, 1, 1, ALL)) -- two copies, one each way round
+    assert_adds_up(sw)
+  end))
+
   it("in a loop with delay let time pass: a run's timeout comes", function()
     local seen, first, second, ends
     local err = failure(run, function()

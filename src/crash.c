@@ -6,6 +6,7 @@
 **
 ** Meanwhile every interface is off (nst_interface.on): what comes is dropped, and nothing goes out, whoever sends it.
 */
+#include "nat.h"
 #include "stack.h"
 
 static void for_each_interface(nst_stack *stack, void (*body)(nst_interface *interface)) {
@@ -25,6 +26,7 @@ static void unlearn(nst_stack *stack, void *argument) {
   (void)argument;
   for_each_interface(stack, nst_interface_unlearn);
   for_each_interface(stack, nst_groups_forget);
+  for_each_interface(stack, nst_nat_forget);
 }
 
 static void turn_on(nst_stack *stack, void *argument) {

@@ -7,7 +7,7 @@
 
 #define NST_ERRORS(X)                                                                                                  \
   X(WOULDBLOCK, "wouldblock", "a ticket's command has not been answered yet", "poll the stack, or wait for the ticket") \
-  X(CLOSED, "closed", "the other side sent its last byte, or we closed the object, or its stack is closed",            \
+  X(CLOSED, "closed", "the other side sent its last byte, or we closed the object, or its stack is closed, or crashed",\
     "stop using it; what arrived before was delivered")                                                                \
   X(RESET, "connection reset", "the other side sent RST on an open connection", "what arrived was delivered; reconnect") \
   X(ABORTED, "connection aborted", "abort() was called while this call waited, or resources were taken back",          \
@@ -24,7 +24,7 @@
   X(PORT_UNREACHABLE, "port unreachable", "the other host reported (ICMP) that nobody has that UDP port",              \
     "told once; check the port")                                                                                       \
   X(ADDRESS_IN_USE, "address already in use",                                                                          \
-    "another socket holds the port, the device is attached already, the socket is in that group already, or a TUN "    \
+    "another socket or a mapping holds the port, the device is attached already, the socket is in that group already, or a TUN "    \
     "interface is open already",                                                                                       \
     "choose another port or name, or close the other one")                                                             \
   X(ADDRESS_NOT_AVAILABLE, "address not available",                                                                    \

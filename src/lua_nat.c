@@ -108,14 +108,20 @@ static void push_row(lua_State *L, const nst_stack *stack, const row *r) {
   lua_setfield(L, -2, "sessions");
 }
 
-/* As many as there is room for; returns how many there are. `nat` may be NULL. */
+static size_t count_of(const nst_nat *nat) {
+  const nst_link *link;
+  size_t count = 0;
+  for (link = nat ? nat->mappings.next : NULL; link && link != &nat->mappings; link = link->next) count++;
+  return count;
+}
+
+/* As many as there is room for; returns how many these were. */
 static size_t gather(const nst_nat *nat, row *rows, size_t room) {
   const nst_link *link;
   size_t count = 0;
-  for (link = nat ? nat->mappings.next : NULL; nat && link != &nat->mappings; link = link->next, count++) {
+  for (link = nat ? nat->mappings.next : NULL; link && link != &nat->mappings && count < room; link = link->next) {
     const nst_mapping *mapping = nst_holder(link, const nst_mapping, link);
-    row *r = rows + count;
-    if (count >= room) continue;
+    row *r = &rows[count++];
     r->protocol = mapping->protocol;
     r->fixed = mapping->fixed;
     r->in_force = mapping->by_outside.linked;
@@ -140,10 +146,9 @@ int nst_lua_mappings(lua_State *L) {
   stack = interface->stack;
   nst_stack_catch_up(stack);
   nst_nat_expire(stack);
-  room = gather(interface->nat, NULL, 0);
+  room = count_of(interface->nat);
   rows = lua_newuserdata(L, (room + 1) * sizeof *rows);
-  count = gather(interface->nat, rows, room); /* which may be others by now */
-  if (count > room) count = room;
+  count = gather(interface->nat, rows, room); /* there may be fewer by now */
   lua_createtable(L, (int)count, 0);
   for (i = 0; i < count; i++) {
     push_row(L, stack, &rows[i]);

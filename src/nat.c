@@ -166,6 +166,12 @@ void nst_nat_follow(nst_interface *interface) {
   }
 }
 
+void nst_nat_forget(nst_interface *interface) {
+  if (interface->nat == NULL) return;
+  memset(interface->nat->address, 0, sizeof interface->nat->address);
+  nst_nat_follow(interface);
+}
+
 nst_error nst_nat_start(nst_interface *interface) {
   nst_stack *stack = interface->stack;
   if (!stack->config.forwarding) return NST_NOT_SUPPORTED;

@@ -92,6 +92,8 @@ nst_error nst_nat_start(nst_interface *interface);
 void nst_nat_stop(nst_interface *interface);
 /* The interface's addresses have changed: with its first address all that was learned goes. */
 void nst_nat_follow(nst_interface *interface);
+/* All that was learned goes, as in a crash. */
+void nst_nat_forget(nst_interface *interface);
 
 /* Makes a mapping of the user's. NST_NOT_SUPPORTED: the interface does not masquerade; NST_ADDRESS_NOT_AVAILABLE: it
 ** has no address; NST_INVALID_ADDRESS: the host's is none of a host inside; NST_ADDRESS_IN_USE: the port, or the

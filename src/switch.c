@@ -7,8 +7,8 @@
 #include "checksum.h"
 #include "descriptors.h"
 
-/* So many frames, then the others get their turn. */
-#define FRAMES_AT_ONCE 256
+/* So many frames, then the others get their turn, and those who were sent to can make room. */
+#define FRAMES_AT_ONCE 64
 /* More switches than anybody puts in a row. */
 #define SWITCHES_AT_MOST 255
 

@@ -41,16 +41,24 @@ function M.new(path)
     Capture)
 end
 
--- The packets of a run are in the file when it is over.
+local function stop(self)
+  for _, link in ipairs(self.links) do watch.set(link, self, nil) end
+  self.links = {}
+  self.file:close()
+  self.file = nil
+end
+
+-- The packets of a run are in the file when it is over. What can't be written is told once, and is the capture's end.
 local function flush(self)
   self.pending = false
+  if not self.file then return 1 end
   local err = self.failure
-  if self.file and not err then
+  if not err then
     local ok, why = self.file:flush()
-    if not ok then err = why end
+    if ok then return 1 end
+    err = why
   end
-  self.failure = false
-  if not err then return 1 end
+  stop(self)
   return nil, self.path .. ": " .. err:gsub("^.-: ", "")
 end
 
@@ -67,6 +75,7 @@ end
 -- @treturn integer|nil 1
 -- @treturn string "closed", or what the system says
 function Capture:add(link)
+  if not self.file then return nil, "closed" end
   local writer = self.writer
   local a, b = watch.names(link)
   local id, err = writer:interface { name = a .. "-" .. b, link = watch.medium(link) }
@@ -83,14 +92,10 @@ end
 -- @treturn string what the system says, if it had not yet said so
 ---@return integer|nil, string?
 function Capture:close()
-  for _, link in ipairs(self.links) do watch.set(link, self, nil) end
-  self.links = {}
   if not self.file then return 1 end
   local ok, err = flush(self)
-  self.writer:close()
-  self.file:close()
-  self.file = nil
   if not ok then return nil, err end
+  stop(self)
   return 1
 end
 

@@ -104,7 +104,7 @@ local function make_stack(lab, name, kind, config)
   own.name = name
   if own.seed == nil then own.seed = seed_for(lab, name) end
   if kind ~= "host" then own.forwarding = true end
-  local stack, err = stacks.new(own)
+  local stack, err = stacks.make(own, kind, 2)
   if not stack then return nil, err end
   local node = { name = name, kind = kinds_of[kind], stack = stack, mtu = own.mtu or 1500 }
   add(lab, node)
@@ -378,6 +378,7 @@ end
 ---@param opts? table
 function Lab:run(fn, opts, ...)
   check_open(self, "run")
+  if type(fn) ~= "function" then bad(1, "run", "function expected, got " .. type(fn)) end
   if opts ~= nil and type(opts) ~= "table" then bad(2, "run", "table expected, got " .. type(opts)) end
   local own = { clock = "virtual", seed = self.seed }
   for key, value in pairs(opts or {}) do own[key] = value end
@@ -385,6 +386,8 @@ function Lab:run(fn, opts, ...)
   if own.progress == nil then own.progress = progress.seen() end
   if own.progress == true then own.progress, clear = progress.new(io.stderr) end
   own.progress = own.progress or nil
+  local why = scheduler.check_options(own)
+  if why then bad(2, "run", why) end
   if not clear then return scheduler.run(fn, own, self, ...) end
   local function done(ok, ...)
     clear()

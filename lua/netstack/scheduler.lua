@@ -111,7 +111,9 @@ local OPTIONS = {
   end,
 }
 
--- Why `opts` are none of run; nil when they are.
+--- Why `opts` are none of run; nil when they are.
+-- @tparam table opts
+-- @treturn ?string
 local function check_options(opts)
   if type(opts) ~= "table" then return "table expected, got " .. type(opts) end
   local unknown
@@ -126,6 +128,7 @@ local function check_options(opts)
     if why then return "option '" .. key .. "': " .. why end
   end
 end
+M.check_options = check_options
 
 -- Goes on with the loop of a run until all ordinary tasks have ended, or something ends it before.
 local function attend(loop, linger)

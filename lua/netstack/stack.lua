@@ -78,9 +78,14 @@ local function seed_of_run()
   return (seed * 65537 + made_in_run) % 2 ^ 52
 end
 
--- A stack, for the function whose errors are to name it.
-local function make(config, name)
-  config = check.options(config, config_rules, 1, name)
+--- A stack, for the function whose errors are to name it.
+-- @tparam table|nil config
+-- @tparam string name
+-- @tparam[opt=1] integer n which argument the config is
+-- @treturn stack|nil
+-- @treturn string "no memory"
+local function make(config, name, n)
+  config = check.options(config, config_rules, n or 1, name)
   local copy = {}
   for key, value in pairs(config) do copy[key] = value end
   if copy.seed == nil then copy.seed = seed_of_run() end
@@ -91,6 +96,7 @@ local function make(config, name)
   names.set(stack, known, config.dns and { unpack(config.dns) })
   return stack
 end
+M.make = make
 
 --- A new stack, isolated from all others.
 -- @tparam[opt] table config `name`, `mtu` (1500), `loopback` (false), `command_channel_capacity` (32; 0 is unbounded),
@@ -133,11 +139,13 @@ end
 -- announced.
 -- @tparam device dev
 -- @tparam[opt] table opts `name` (the first free of "eth0", "eth1", …), `addresses`, `gateway`, `gateway6`,
--- `slaac`, `masquerade` (what is forwarded through it gets its address); on Ethernet only `mac` (a random one) and `dhcp`
+-- `slaac`, `masquerade` (what is forwarded through it gets its address); on Ethernet only `mac` (a random one) and
+-- `dhcp`
 -- @treturn interface|nil
 -- @treturn string "address already in use" (the device is attached, or the name taken), "closed", "invalid address",
 -- "full" (255 interfaces and their second and further IPv4 addresses, or too many addresses), "no route" (a gateway
--- outside the addresses' prefixes), "not supported" (by the medium, or the mtu; `masquerade`, and the stack is no router)
+-- outside the addresses' prefixes), "not supported" (by the medium, or the mtu; `masquerade`, and the stack is no
+-- router)
 ---@param dev netstack.device
 ---@param opts? table
 ---@return netstack.interface|nil, string?

@@ -34,11 +34,11 @@ local function begins(data, link)
   return flags and floor(flags / 2) % 2 == 1
 end
 
--- Ladders read no event but this: packets between named hosts.
+-- What a ladder is told of a packet. When each arrives would make the lines long.
 local function row_of(event)
   return { time = event.time, from = event.from, to = event.to, data = event.packet, dropped = event.cause,
-    link = event.link, arrival = event.arrival, corrupted = event.corrupted, reordered = event.reordered,
-    duplicated = event.duplicated, copy_cause = event.copy_cause, copy_arrival = event.copy_arrival }
+    link = event.link, corrupted = event.corrupted, reordered = event.reordered, duplicated = event.duplicated,
+    copy_cause = event.copy_cause }
 end
 
 -- Takes a packet down. Those that begin connections are kept longer: sequence numbers are relative to them.
