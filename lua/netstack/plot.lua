@@ -42,9 +42,9 @@ M.charts = {
   } },
 }
 
--- Gnuplot takes a text between single quotes as it is.
+-- Gnuplot takes a text between single quotes as it is, up to the end of its line.
 local function quoted(text)
-  return "'" .. gsub(text, "'", "''") .. "'"
+  return "'" .. gsub(gsub(text, "%c", " "), "'", "''") .. "'"
 end
 
 -- A path that no program takes for an option, a pipe or a place of its own.
