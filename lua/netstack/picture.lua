@@ -27,7 +27,8 @@ end
 -- @treturn integer|nil 1
 -- @treturn string "dot not found", "dot: " and what it says
 function M.run(program, arguments)
-  local words = { "LC_ALL=C", program }
+  -- What is preloaded (a sanitizer's library) is meant for this process.
+  local words = { "env -u LD_PRELOAD LC_ALL=C", program }
   for _, argument in ipairs(arguments) do words[#words + 1] = "'" .. gsub(argument, "'", "'\\''") .. "'" end
   local pipe, err = popen(concat(words, " ") .. " 2>&1 </dev/null; echo \"status $?\"")
   if not pipe then return nil, err end
