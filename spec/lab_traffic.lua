@@ -146,15 +146,15 @@ end
 local function connect(near, far, host, port)
   local family = { b = host }
   local client, server = helper.connection(near, far, family, port)
-  helper.exchange(client, server, 9000)
+  helper.exchange(client, server, 7000)
   client, server = helper.connection(near, far, family, port)
   client:setoption("keepalive", true)
   client:setoption("tcp-keepidle", 1)
   client:setoption("tcp-keepintvl", 1)
-  local sending = spawn(function() return client:send(rep("z", 16000)) end)
+  local sending = spawn(function() return client:send(rep("z", 9000)) end)
   sleep(8) -- nobody receives: the window closes, and is asked for
-  assert.equal(16000, #server:receive(16000))
-  assert.equal(16000, sending:join())
+  assert.equal(9000, #server:receive(9000))
+  assert.equal(9000, sending:join())
   sleep(3)
   client:abort()
   server:receive()
@@ -168,6 +168,7 @@ local function probe(near, host, version, nobody, nowhere, narrow)
   assert.is_number(near:ping(host, { timeout = 5 }))
   assert.is_number(near:ping(host, { size = 3000, timeout = 5 }))
   for _, other in ipairs { nobody, nowhere } do assert.is_nil((near:ping(other, { timeout = 5 }))) end
+  assert.is_nil((near:connect(nobody, 80)))
   local udp = near:udp()
   for _, size in ipairs { 0, 1, 4000 } do assert.equal(size, udp:sendto(rep("u", size), host, 9)) end
   for ttl = 1, 4 do -- a route is traced
@@ -255,8 +256,9 @@ function M.record(path)
   local access = net:link(nat, r, { delay = 0.001 })
   net:link(r, t)
   net:link(server, t, { delay = 0.001 })
-  local narrow = net:host "narrow"
-  net:link(narrow, r, { mtu = 1280 })
+  local q, z = net:router "q", net:host "z"
+  net:link(r, q, { mtu = 1280 })
+  net:link(q, z)
   assert(net:capture(path))
   local serve_dhcp
   for _, link in ipairs(net:links()) do
@@ -281,10 +283,12 @@ function M.record(path)
       for _, version in ipairs { 4, 6 } do
         local host, near = address(server, version), { [4] = a, [6] = b }
         probe(near[version], host, version, neighbour(server, version, "77"),
-          version == 4 and "203.0.113.9" or "2001:db8::9", address(narrow, version))
+          version == 4 and "203.0.113.9" or "2001:db8::9", address(z, version))
         access:set { loss = 0.08 }
         connect(near[version], server, host, 80)
         access:set { loss = 0 }
+        local client, peer = helper.connection(near[version], z, { b = address(z, version) })
+        helper.exchange(client, peer, 4000) -- in segments that are too long at first
       end
       craft(a, { ipv4 = { source = address(a, 4), destination = address(server, 4), protocol = 253 },
         payload = "not to be translated" })
