@@ -95,7 +95,7 @@ local function configure(kit, c)
   end
   interface:start_dhcp()
   interface:start_slaac()
-  sleep(6) -- it asks twice
+  sleep(6) -- routers are asked for twice
   advertise(1800)
   sleep(60) -- leases are renewed
   advertise(0)
