@@ -1,8 +1,6 @@
--- Bufferbloat: a download fills the queue before a slow line, and everybody behind it waits. A home on a 10 Mbit/s line,
--- 20 ms from the server, pings it every tenth of a second: on an idle line, beside a download through a queue of 1000
--- packets, and then through a short queue and one that CoDel manages (RFC 8289), which cure it.
---
---   eval "$(make -s env)"
+-- Bufferbloat: a download fills the queue before a slow line, and all who come after it wait. A home on a 10 Mbit/s
+-- line, 20 ms from the server and back, pings it every tenth of a second: on an idle line, beside a download through a
+-- queue of 1000 packets, and through two cures, a short queue and one that CoDel manages (RFC 8289).
 --   lua5.4 examples/bufferbloat.lua
 local lab = require "netstack.lab"
 local netstack = require "netstack"
