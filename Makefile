@@ -22,10 +22,12 @@ BUSTED_ARGS ?=
 # GUARD=off runs the specs on a core without what guards lwIP, to see what that is there for: all that are tagged
 # #guarded must fail. Never installed.
 GUARD ?= on
+# Where `make plots` writes.
+PLOTS ?= build/plots
 # What specs set up networks with, the programs that stacks talk to there, and the Lua modules that run on stacks or
 # beside them; without one its specs are pending.
 peers := ip ss ping nc setpriv unshare curl nginx fcgiwrap iperf3 dnsmasq radvd traceroute tshark redis-server \
-  aiosmtpd pyftpdlib socket cqueues luv redis copas
+  gnuplot dot aiosmtpd pyftpdlib socket cqueues luv redis copas
 # What `make fuzz` feeds a stack with, and how long each, in seconds.
 FUZZERS := packets frames
 FUZZ_TIME ?= 60
@@ -79,7 +81,7 @@ environment = LUA_PATH='$(lua_path)' LUA_CPATH='$(lua_cpath)'
 # The interpreter is not instrumented, so the sanitizer's library has to be there before it.
 preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)")
 
-.PHONY: all demo test test-all test-threads lint docs bench fuzz fuzz-coverage dist install env clean help
+.PHONY: all demo plots test test-all test-threads lint docs bench fuzz fuzz-coverage dist install env clean help
 .NOTPARALLEL:
 
 all: ## build for LUA=lua5.1|lua5.2|lua5.3|lua5.4|luajit (default lua5.4) under build/<lua>/
@@ -88,6 +90,10 @@ all: ## build for LUA=lua5.1|lua5.2|lua5.3|lua5.4|luajit (default lua5.4) under 
 demo: all ## two stacks in one process move files over a pipe with LuaSocket's socket.http
 	@$(need) socket
 	$(environment) $(preload) $(LUA) examples/demo.lua
+
+plots: all ## a download over a lossy link, drawn: samples, each packet, and charts in build/plots (PLOTS=folder)
+	@$(need) gnuplot || echo "netstack: without it the charts are left as scripts"
+	$(environment) $(preload) $(LUA) examples/lossy_download.lua '$(subst ','\'',$(PLOTS))'
 
 .PHONY: test-needs
 test-needs:
@@ -180,7 +186,7 @@ docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack
 	@$(LUA) .build/ldoc-source.lua build/docs-source $$(find lua -name '*.lua') $(wildcard src/*.c)
 	ldoc --fatalwarnings -c .ldoc.lua .
 
-bench: ## measure netstack on lua5.4 and luajit, lwIP driven from C, LuaSocket on loopback, TUN and veth, iperf3
+bench: ## measure netstack, lwIP driven from C, LuaSocket on loopback, TUN and veth, iperf3, how a lab grows
 	@$(MAKE) all unguarded LUA=luajit
 	@$(MAKE) run-bench LUA=lua5.4
 
@@ -195,6 +201,7 @@ run-bench: all
 	@$(need) ip ethtool iperf3 || true
 	$(LUA) bench/tun.lua
 	$(LUA) bench/iperf3.lua
+	$(environment) $(LUA) bench/scale.lua
 
 dist: ## release archive and build/dist/netstack-<version>-1.src.rock, both with lwIP inside
 	@$(need) zip
@@ -277,7 +284,7 @@ $(LWIP_O): $(lwip_objects) src/lwip/image.ld .build/check-image $(MAKEFILE_LIST)
 core_objects := $(patsubst src/%.c,$(BUILD)/src/%.o,$(sort $(wildcard src/*.c)))
 warnings := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(WERROR),-Werror)
 core_cc := $(CC) -std=c99 -D_GNU_SOURCE $(CFLAGS) $(pic) $(warnings) $(san_flags) -pthread \
-  -Isrc $(includes) -isystem $(LUA_INCDIR) -MMD -MP
+  -Isrc $(includes) -isystem $(LUA_INCDIR) -MD -MP
 # Under a sanitizer the library stays mapped after lua_close, or its reports would have no names.
 nodelete := -Wl,-z,nodelete
 link := $(CC) $(CFLAGS) $(san_flags) -pthread -Wl,-z,start-stop-visibility=hidden $(if $(SAN),$(nodelete)) $(LDFLAGS)

@@ -16,7 +16,8 @@
 }
 
 END {
-  wanted = "guard.c guard_frame.c reassembly.c tcp_check.c icmp.c ethernet.c arp.c nd.c neighbour.c slaac.c dhcp.c " \
+  wanted = "guard.c guard_frame.c reassembly.c forward.c nat.c nat_table.c nat_packet.c tcp_check.c icmp.c ethernet.c " \
+    "arp.c nd.c neighbour.c slaac.c dhcp.c " \
     "core/ipv4/ip4.c core/ipv4/icmp.c core/ipv6/ip6.c core/ipv6/icmp6.c core/udp.c core/tcp_in.c core/tcp_out.c core/tcp.c"
   count = split(wanted, files, " ")
   printf "%-20s %s\n", "", "edges reached"

@@ -55,9 +55,9 @@ local function methods_of(object)
   return names, index
 end
 
--- What would close the object, detach it or wait for ever is asked last, or not at all; and while an interface asks for
--- routers where there are none, whoever waits for something else waits for ever.
-local ending = { close = true, abort = true, detach = true, cancel = true, start_slaac = true }
+-- What would close the object, crash it, detach it or wait for ever is asked last, or not at all; and while an
+-- interface asks for routers where there are none, whoever waits for something else waits for ever.
+local ending = { close = true, crash = true, abort = true, detach = true, cancel = true, start_slaac = true }
 
 local HERE = "^spec/bad_input_spec.lua:%d+: "
 
@@ -195,6 +195,7 @@ describe("Every method answers", function()
         pcall(fn, world.udp_handle, strange[i], strange[i])
         pcall(fn, world.ticket, strange[i], strange[i])
       end
+      assert.equal(1, world.stack:restart()) -- after `crash`
     end
     while core.ready() do end -- luacheck: ignore 542
     assert.is_number(world.stack:ping("127.0.0.1"))

@@ -1,5 +1,7 @@
 -- The ladder of packets between two hosts.
 local ladder = require "netstack.ladder"
+local link = require "netstack.link"
+local netstack = require "netstack"
 local packet = require "netstack.packet"
 local packets = require "spec.packets"
 
@@ -58,11 +60,54 @@ describe("a ladder", function()
     assert.equal("", ladder.draw {})
   end)
 
+  it("takes what a link tells, with what became of each packet", function()
+    local data = BEGUN[4].data
+    local events = {
+      { time = 0.5, direction = 2, packet = BEGUN[2].data, arrival = 0.54, corrupted = true, reordered = true },
+      { time = 1, direction = "a->b", packet = data, cause = "queue", duplicated = true, copy_arrival = 1.04 },
+      { time = 2, direction = 1, packet = data, arrival = 2.04, duplicated = true, copy_cause = "loss" },
+    }
+    assert.equal([[
+          a                                                                          b
+0.500000  |<----- Flags [S.], seq 0, ack 0, win 65535, options [mss 1460], length 0 -|  ]] ..
+      [[arrives 0.540000, corrupted, reordered
+1.000000  |-- Flags [P.], seq 0:10, ack 1, win 100, length 10 ---------------------x  |  ]] ..
+      [[dropped: queue, duplicated, copy arrives 1.040000
+2.000000  |-- Flags [P.], seq 0:10, ack 1, win 100, length 10 ---------------------->|  ]] ..
+      [[arrives 2.040000, duplicated, copy dropped: loss
+]], ladder.draw(events))
+    assert.matches("^ +client +server\n0.500000  |<%-", ladder.draw(events, { left = "client", right = "server" }))
+
+    events = {}
+    netstack.run(function()
+      local wire, a, b = link.new { delay = 0.5, since = 0 }
+      wire:trace(function(event) events[#events + 1] = event end)
+      a:send(data)
+      wire:down()
+      b:send(BEGUN[2].data)
+      netstack.sleep(1)
+    end)
+    local start = events[1].time
+    for _, event in ipairs(events) do
+      event.time, event.arrival = event.time - start, event.arrival and event.arrival - start
+    end
+    local text = ladder.draw(events)
+    assert.matches("\n0.000000  |%-%- Flags %[P.%], seq 0:10,[^\n]+>|  arrives 0.500000\n", text)
+    assert.matches("\n0.000000  |  x%-%-%- Flags %[S.%], seq 0, ack 0,[^\n]+|  dropped: down\n$", text)
+  end)
+
   it("refuses what are no packets", function()
     assert.matches("bad argument #1 to 'draw' %(packet 1: 'time': number expected, got nil%)",
       packets.failure(ladder.draw, { {} }))
     assert.matches("bad argument #1 to 'draw' %(packet 1: 'dropped': string expected, got boolean%)",
       packets.failure(ladder.draw, { { time = 1, from = "a", to = "b", data = "", dropped = true } }))
+    for why, event in pairs {
+      ["'direction': 'a%->b' or 'b%->a' expected, got 3"] = { time = 1, direction = 3, packet = "" },
+      ["'packet': string expected, got nil"] = { time = 1, direction = 1, data = "" },
+      ["'arrival': number expected, got string"] = { time = 1, direction = 1, packet = "", arrival = "soon" },
+    } do
+      assert.matches("bad argument #1 to 'draw' %(packet 1: " .. why .. "%)", packets.failure(ladder.draw, { event }))
+    end
     assert.matches("bad argument #2 to 'draw' %(unknown option 'wide'%)",
       packets.failure(ladder.draw, {}, { wide = 1 }))
   end)

@@ -249,8 +249,8 @@ static bool add_connected_route(nst_interface *interface, size_t i) {
   return nst_route_add(interface->stack, &to, interface, NULL, NST_ROUTE_CONNECTED) == NST_OK;
 }
 
-nst_error nst_interface_set_addresses(nst_interface *interface, nst_address_origin origin, const nst_prefix *addresses,
-                                      size_t count) {
+static nst_error replace(nst_interface *interface, nst_address_origin origin, const nst_prefix *addresses,
+                         size_t count) {
   nst_stack *stack = interface->stack;
   bool fresh[NST_ADDRESSES];
   merged all;
@@ -283,6 +283,23 @@ nst_error nst_interface_set_addresses(nst_interface *interface, nst_address_orig
   return NST_OK;
 }
 
+nst_error nst_interface_set_addresses(nst_interface *interface, nst_address_origin origin, const nst_prefix *addresses,
+                                      size_t count) {
+  nst_error error = replace(interface, origin, addresses, count);
+  if (error != NST_OK || origin != NST_ADDRESS_GIVEN) return error;
+  if (count > 0) memcpy(interface->given, addresses, count * sizeof *addresses);
+  interface->given_count = count;
+  return NST_OK;
+}
+
+void nst_addresses_reclaim(nst_interface *interface) {
+  size_t i, left = 0;
+  for (i = 0; i < interface->address_count; i++) left += interface->origins[i] == NST_ADDRESS_GIVEN;
+  if (left < interface->given_count) {
+    (void)replace(interface, NST_ADDRESS_GIVEN, interface->given, interface->given_count);
+  }
+}
+
 void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *address) {
   nst_prefix left[NST_ADDRESSES];
   ip_addr_t lost = *address;
@@ -293,7 +310,7 @@ void nst_interface_lose_address(nst_interface *interface, const ip_addr_t *addre
   for (i = 0; i < interface->address_count; i++) {
     if (i != place && interface->origins[i] == origin) left[count++] = interface->addresses[i];
   }
-  (void)nst_interface_set_addresses(interface, origin, left, count);
+  (void)replace(interface, origin, left, count);
   if (origin == NST_ADDRESS_FORMED) nst_slaac_duplicate(interface, &lost);
 }
 

@@ -69,6 +69,9 @@ static const char *masquerade(const nst_interface *from, nst_interface *to, nst_
                               nst_translation *change) {
   const char *cause = to->nat && packet->data[0] >> 4 == 4 ? nst_nat_outward(to, packet, change) : NULL;
   if (cause || (!change->changes_source && !change->changes_destination)) return cause;
+  if (change->changes_source && (packet->data[6] & 0x40) == 0) { /* hosts' ids meet at one address (RFC 6864 5.3.1) */
+    nst_put16(packet->data + 4, nst_random_u32(&from->stack->random) & 0xffff);
+  }
   return nst_translate(packet->data, packet->length, change, from->device->checksum || to->device->checksum)
              ? NULL : "bad checksum";
 }

@@ -189,11 +189,13 @@ void nst_interface_turn_off(nst_interface *interface) {
 void nst_interface_unlearn(nst_interface *interface) {
   if (interface->dhcp) nst_dhcp_lose(interface);
   if (interface->slaac) nst_slaac_lose(interface);
+  nst_nat_unlearn(interface);
 }
 
 void nst_interface_turn_on(nst_interface *interface) {
   interface->defended = 0;
   if (nst_interface_is_ethernet(interface) && !interface->has_link_local) make_link_local_of_mac(interface);
+  nst_addresses_reclaim(interface);
   nst_groups_follow(interface);
   set_on(interface);
 }

@@ -70,6 +70,8 @@ struct nst_interface {
   nst_address_origin origins[NST_ADDRESSES];
   bool deprecated[NST_ADDRESSES]; /* connections keep it, new ones prefer another (RFC 4862 5.5.4) */
   size_t address_count;
+  nst_prefix given[NST_ADDRESSES]; /* what the user said last, also of addresses that others turned out to have */
+  size_t given_count;
   nst_own own[NST_ADDRESSES + 1]; /* addresses[], link_local */
   nst_time tentative_until[NST_ADDRESSES + 1]; /* addresses[], link_local: until then it may be a duplicate (nd.c) */
 };
@@ -91,6 +93,8 @@ bool nst_addresses_begin(nst_interface *interface);
 void nst_addresses_end(nst_interface *interface);
 /* They are no addresses of the stack's any more. */
 void nst_addresses_disown(nst_stack *stack, nst_interface *interface);
+/* Inside the stack. What the user gave it and it has given up is an address of the interface again. */
+void nst_addresses_reclaim(nst_interface *interface);
 /* Inside the stack, on an Ethernet. Tells the link of all, and asks who else has them. */
 void nst_addresses_announce(nst_interface *interface);
 /* Inside the stack. Replaces all addresses of one origin; of equal ones the user's stay. NST_FULL: more than fit; of

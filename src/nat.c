@@ -147,17 +147,25 @@ nst_error nst_nat_unmap(nst_interface *interface, uint8_t protocol, uint16_t por
 
 /* ---- interfaces ---- */
 
+void nst_nat_unlearn(nst_interface *interface) {
+  nst_nat *nat = interface->nat;
+  nst_link *link = nat ? nat->mappings.next : NULL;
+  while (link && link != &nat->mappings) {
+    nst_mapping *mapping = nst_holder(link, nst_mapping, link);
+    link = link->next;
+    if (!mapping->fixed) nst_mapping_forget(mapping);
+  }
+}
+
 void nst_nat_follow(nst_interface *interface) {
   nst_nat *nat = interface->nat;
   const ip4_addr_t *first = netif_ip4_addr(&interface->netifs[0]);
   nst_link *link;
   if (nat == NULL || memcmp(nat->address, &first->addr, 4) == 0) return;
   memcpy(nat->address, &first->addr, 4);
-  for (link = nat->mappings.next; link != &nat->mappings;) {
-    nst_mapping *mapping = nst_holder(link, nst_mapping, link);
-    link = link->next;
-    if (mapping->fixed) nst_mapping_withdraw(mapping);
-    else nst_mapping_forget(mapping);
+  nst_nat_unlearn(interface);
+  for (link = nat->mappings.next; link != &nat->mappings; link = link->next) {
+    nst_mapping_withdraw(nst_holder(link, nst_mapping, link));
   }
   for (link = nat->mappings.next; link != &nat->mappings && has_address(nat); link = link->next) {
     nst_mapping *mapping = nst_holder(link, nst_mapping, link);

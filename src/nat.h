@@ -90,6 +90,8 @@ void nst_nats_clear(nst_stack *stack);
 /* NST_NOT_SUPPORTED: the stack is no router; NST_NO_MEMORY. Harmless twice, both. */
 nst_error nst_nat_start(nst_interface *interface);
 void nst_nat_stop(nst_interface *interface);
+/* All but the user's mappings go. Harmless where nothing masquerades. */
+void nst_nat_unlearn(nst_interface *interface);
 /* The interface's addresses have changed: with its first address all that was learned goes. */
 void nst_nat_follow(nst_interface *interface);
 /* All that was learned goes, as in a crash. */

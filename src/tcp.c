@@ -232,6 +232,7 @@ nst_error nst_tcp_send(nst_tcp *tcp, const char *data, size_t length, size_t *se
   if (tcp_sndbuf(pcb) == 0) return NST_WOULDBLOCK;
   nst_tcp_take_up(tcp);
   fit_window(pcb);
+  nst_tcp_after_pause(tcp);
   while (done < length && tcp_sndbuf(pcb) > 0) {
     size_t rest = length - done, room = tcp_sndbuf(pcb);
     u8_t flags = TCP_WRITE_FLAG_COPY;

@@ -65,8 +65,12 @@ struct nst_tcp {
   nst_time rto;            /* RFC 6298, with a minimum of 200 ms */
   nst_time srtt, rttvar;   /* srtt 0: no sample yet */
   nst_time sample_start;   /* when the timed segment was sent */
-  uint32_t acked_before, timed_before, timed_sequence_before; /* of the pcb, when it was taken up */
-  uint8_t tries_before;
+  /* of the pcb, when it was taken up */
+  uint32_t acked_before, sent_before, window_before, timed_before, timed_sequence_before;
+  uint8_t tries_before, duplicates_before;
+  nst_time sent_at;        /* when something new was sent last */
+  bool recovering;         /* RFC 6582: until `recover` is acknowledged (tcp_recovery.c) */
+  uint32_t recover;
   unsigned persist_count;
   uint32_t retransmits;
 
@@ -167,6 +171,13 @@ bool nst_tcp_checksum_holds(struct pbuf *p, const struct netif *input);
 ** it, `complete_open` gives lwIP the SYN that it needs. */
 bool nst_tcp_completes_open(const nst_tcp *tcp, const struct tcp_hdr *header, unsigned flags);
 void nst_tcp_complete_open(nst_tcp *tcp, const struct tcp_hdr *segment, struct netif *input);
+
+/* ---- tcp_recovery.c: of connections that are taken up ---- */
+
+/* lwIP has looked at a segment: loss recovery (RFC 6582) beyond what it does. */
+void nst_tcp_recover(nst_tcp *tcp);
+/* Before something is sent: a window that was not used is narrow again (RFC 5681 4.1). */
+void nst_tcp_after_pause(nst_tcp *tcp);
 
 /* ---- tcp_timers.c ---- */
 

@@ -259,6 +259,8 @@ acknowledgement:
   /* RFC 5961 §5.2 */
   if (TCP_SEQ_GT(header->ackno, pcb->snd_nxt)) return challenge(tcp, "acknowledges what was not sent");
   if (TCP_SEQ_LT(header->ackno, pcb->lastack - pcb->snd_wnd_max)) return challenge(tcp, "acknowledges old data");
+  /* RFC 5681 §4.2: what fills a gap is acknowledged at once, which lwIP does only for what makes one. */
+  if (pcb->ooseq && data_length > 0) tcp_set_flags(pcb, TF_ACK_NOW);
   return ERR_OK;
 }
 

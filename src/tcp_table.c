@@ -8,8 +8,7 @@
 #include "lwip/priv/tcp_priv.h"
 #include "lwip/prot/tcp.h"
 
-/* TIME_WAIT is short, because the wires here are, and bounded, because memory is. */
-#define TIME_WAIT_LASTS (2 * NST_SECOND)
+/* TIME_WAIT is short (tcp_timers.c), because the wires here are, and bounded, because memory is. */
 #define TIME_WAIT_AT_MOST 4096
 
 typedef struct addresses {
@@ -270,13 +269,12 @@ static void settle(nst_tcp *tcp) {
     if (pcb->state == SYN_RCVD || pcb->state == ESTABLISHED) nst_tcp_fit_path(tcp);
     nst_trace_state(stack, nst_tcp_state_name(tcp), &tcp->local_host, tcp->local_port, &tcp->remote_host,
                     tcp->remote_port);
-    if (pcb->state == FIN_WAIT_2) { /* lwIP counts from the last segment before the close, maybe long ago */
+    /* lwIP counts from the last segment before the close, maybe long ago. */
+    if (pcb->state == FIN_WAIT_2 || pcb->state == TIME_WAIT) {
       pcb->tmr = nst_stack_ticks(stack);
       nst_tcp_timers_after(tcp);
     }
     if (pcb->state == TIME_WAIT) {
-      tcp->state_at = stack->now + TIME_WAIT_LASTS;
-      nst_tcp_timers_after(tcp);
       nst_list_append(&stack->time_wait, &tcp->waits);
       if (++stack->time_wait_count > TIME_WAIT_AT_MOST && NST_GUARDED) {
         stack->counters.tcp_time_wait_evicted++;
@@ -449,5 +447,6 @@ void __wrap_tcp_input(struct pbuf *p, struct netif *input) {
   }
   if (extra > 0) input_widened(tcp, p, input, extra);
   else tcp_input(p, input);
+  if (tcp && tcp->pcb && !tcp->listening) nst_tcp_recover(tcp);
   nst_tcp_put_down(stack);
 }

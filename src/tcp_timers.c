@@ -9,9 +9,11 @@
 #include "lwip/priv/tcp_priv.h"
 
 #define RTO_INITIAL NST_SECOND               /* RFC 6298 (2.1) */
+#define RTO_AFTER_LOST_SYN (3 * NST_SECOND)  /* RFC 6298 (5.7) */
 #define RTO_LEAST (200 * NST_MILLISECOND)    /* RFC 6298 (2.4) has 1 s; this is what current systems do */
 #define RTO_MOST (60 * NST_SECOND)           /* RFC 6298 (2.5) */
 #define DELAYED_ACK (40 * NST_MILLISECOND)   /* RFC 9293 3.8.6.3 allows 500 ms */
+#define TIME_WAIT_LASTS 2000                 /* ticks; RFC 9293 3.6.1: 2 MSL, four minutes */
 #define RETRY_CLOSE (250 * NST_MILLISECOND)  /* a FIN for which there was no memory */
 
 /* Counter values for lwIP: running but not due, and due at the next tick. */
@@ -56,6 +58,9 @@ void nst_tcp_timers_before(nst_tcp *tcp) {
   tcp->timed_before = pcb->rttest;
   tcp->timed_sequence_before = pcb->rtseq;
   tcp->tries_before = pcb->nrtx;
+  tcp->sent_before = pcb->snd_nxt;
+  tcp->window_before = pcb->cwnd;
+  tcp->duplicates_before = pcb->dupacks;
   if (pcb->rtime >= 0) pcb->rtime = RUNNING;
   pcb->rto = NOT_SOON;
   pcb->persist_cnt = 0;
@@ -64,7 +69,7 @@ void nst_tcp_timers_before(nst_tcp *tcp) {
 static nst_time rto_of(const nst_tcp *tcp) {
   nst_time variance = 4 * tcp->rttvar;
   nst_time rto;
-  if (tcp->srtt == 0) return RTO_INITIAL;
+  if (tcp->srtt == 0) return tcp->retransmits > 0 ? RTO_AFTER_LOST_SYN : RTO_INITIAL; /* what was lost is SYN */
   if (variance < NST_MILLISECOND) variance = NST_MILLISECOND; /* the clock's granularity, G */
   rto = tcp->srtt + variance;
   return rto < RTO_LEAST ? RTO_LEAST : rto > RTO_MOST ? RTO_MOST : rto;
@@ -91,6 +96,8 @@ static void update_retransmission(nst_tcp *tcp) {
     nst_neighbour_proven(tcp->socket.stack, &tcp->local_host, &tcp->remote_host);
     if (tcp->timed_before != 0 && TCP_SEQ_LT(tcp->timed_sequence_before, pcb->lastack)) {
       sample(tcp, now - tcp->sample_start);
+      /* lwIP does not see that SYN|ACK ends the timing of our SYN. */
+      if (pcb->rtseq == tcp->timed_sequence_before) pcb->rttest = 0;
     }
     tcp->rto = rto_of(tcp);
   }
@@ -135,9 +142,11 @@ static void stop_needless_probes(struct tcp_pcb *pcb) {
 void nst_tcp_timers_after(nst_tcp *tcp) {
   struct tcp_pcb *pcb = tcp->pcb;
   nst_time now = tcp->socket.stack->now;
+  if (pcb->snd_nxt != tcp->sent_before) tcp->sent_at = now;
   stop_needless_probes(pcb);
   if (pcb->state == TIME_WAIT) {
     tcp->retransmit_at = tcp->persist_at = tcp->ack_at = tcp->keepalive_at = tcp->give_up_at = NST_NEVER;
+    tcp->state_at = from_ticks(tcp, pcb->tmr, TIME_WAIT_LASTS); /* anew when FIN comes again */
     schedule(tcp);
     return;
   }

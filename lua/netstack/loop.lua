@@ -216,13 +216,21 @@ local function settle(loop, task, ok, ...)
   end
 end
 
+-- Whether nobody but observers waits for a time.
+local function only_observers(timers)
+  for i = 1, timers.n do
+    if not timers[i].observes then return false end
+  end
+  return true
+end
+
 -- Moves time to the next event, or waits for it. Returns why that is not possible: "deadlock" or "timeout".
 local function advance(loop, next)
   adapt(loop)
   local timer, limit = loop.timers[1], loop.limit
   local target = next
   if timer and (not target or timer.key < target) then target = timer.key end
-  if not target and not loop.first then
+  if not next and not loop.first and only_observers(loop.timers) then
     local _, alive = core.has_fd()
     if not alive then return "deadlock" end
   end

@@ -2,22 +2,11 @@
 -- What is written names no machine, date, system or Lua version: the same packets at the same times are the same bytes.
 -- @module netstack.pcap
 
-local check = require "netstack.check"
+local output = require "netstack.output"
 local reader = require "netstack.pcap.reader"
 local writer = require "netstack.pcap.writer"
 
 local M = {}
-
-local function opened(target, mode, method, name)
-  if type(target) == "string" then
-    local file, err = io.open(target, mode)
-    return file, err, true
-  end
-  -- Files are userdata; tables with these methods will do.
-  local ok, found = pcall(function() return target[method] end)
-  if ok and found then return target, nil, false end
-  check.bad(1, name, "path or file expected, got " .. type(target))
-end
 
 --- Begins a capture.
 -- @tparam string|file target a path, or an open file, which `writer:close` leaves open
@@ -27,9 +16,9 @@ end
 ---@return netstack.pcap.writer|nil
 ---@return string|nil err
 function M.writer(target)
-  local file, err, own = opened(target, "wb", "write", "writer")
-  if not file then return nil, err end
-  return writer.new(file, own)
+  local out, err = output.new(target, "writer")
+  if not out then return nil, err end
+  return writer.new(out)
 end
 
 --- Opens a capture.
@@ -40,7 +29,7 @@ end
 ---@return netstack.pcap.reader|nil
 ---@return string|nil err
 function M.reader(target)
-  local file, err, own = opened(target, "rb", "read", "reader")
+  local file, err, own = output.opened(target, "rb", "read", "reader")
   if not file then return nil, err end
   return reader.new(file, own)
 end

@@ -201,12 +201,16 @@ function M.run(fn, opts, ...)
   if results then return unpack(results, 1, results.n) end
 end
 
+local function check_run(name, level)
+  if not current or current.halted or current.lingering then
+    error(name .. " outside run: tasks are started by the function that netstack.run was given, or by its tasks", level)
+  end
+end
+
 -- spawn and daemon.
 local function start(name, daemon, fn, ...)
   check_function(fn, name, 4)
-  if not current or current.halted or current.lingering then
-    error(name .. " outside run: tasks are started by the function that netstack.run was given, or by its tasks", 3)
-  end
+  check_run(name, 4)
   return (tasks.new(current, daemon, 3, fn, ...))
 end
 
@@ -229,6 +233,18 @@ end
 ---@return netstack.Task
 function M.daemon(fn, ...)
   local task = start("daemon", true, fn, ...)
+  return task
+end
+
+--- Starts a daemon that looks on: its sleeps end when time has passed for the others' sake, and keep no run going in
+-- which nothing else can happen.
+-- @tparam string name of the function that was called, for the error outside run
+-- @tparam function fn
+-- @treturn netstack.Task
+function M.observer(name, fn)
+  check_run(name, 4)
+  local task = tasks.new(current, true, 3, fn)
+  task.observes = true
   return task
 end
 

@@ -49,6 +49,7 @@ function M.new(loop, daemon, level, fn, ...)
     file = here.short_src,
     line = here.currentline,
     daemon = daemon,
+    observes = false, -- whether what it waits for is no reason for time to pass
     loop = loop, -- nil once it has ended
     thread = create(body),
     args = n > 0 and { n = n, ... } or NO_ARGS, -- nil once it has started

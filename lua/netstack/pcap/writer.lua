@@ -61,24 +61,12 @@ end
 local interface_rules = { name = text, description = text, link = check.one_of("ip", "ethernet") }
 local packet_rules = { comment = text, original_length = check.integer(0, 0xffffffff) }
 
--- Writes; the first failure ends the capture and is told once.
-local function put(self, data)
-  local file = self.file
-  if not file then return nil, "closed" end
-  local ok, err = file:write(data)
-  if ok then return 1 end
-  self.file = nil
-  if self.own then file:close() end
-  return nil, tostring(err)
-end
-
---- Begins a capture in an open file.
--- @param file
--- @tparam boolean own whether closing the capture closes it
-function M.new(file, own)
-  local self = setmetatable({ file = file, own = own, interfaces = 0 }, Writer)
+--- Begins a capture.
+-- @tparam output output
+function M.new(output)
+  local self = setmetatable({ output = output, interfaces = 0 }, Writer)
   -- Byte order, version 1.0, a section of unknown length.
-  local ok, err = put(self, block(0x0a0d0d0a, u32(0x1a2b3c4d) .. "\1\0\0\0" .. rep("\255", 8)))
+  local ok, err = output:write(block(0x0a0d0d0a, u32(0x1a2b3c4d) .. "\1\0\0\0" .. rep("\255", 8)))
   if not ok then return nil, err end
   return self
 end
@@ -92,7 +80,7 @@ end
 ---@return string|nil err
 function Writer:interface(options)
   local o = check.options(options, interface_rules, 1, "interface")
-  local ok, err = put(self, block(1, u16(LINKS[o.link or "ip"]) .. "\0\0\0\0\0\0" .. option_list(
+  local ok, err = self.output:write(block(1, u16(LINKS[o.link or "ip"]) .. "\0\0\0\0\0\0" .. option_list(
     o.name and option(2, o.name) or "", o.description and option(3, o.description) or "",
     option(9, char(NANOSECONDS)))))
   if not ok then return nil, err end
@@ -125,8 +113,8 @@ function Writer:packet(id, time, data, options)
   if #data > MOST then check.bad(3, "packet", "too long") end
   local o = check.options(options, packet_rules, 4, "packet")
   local high, low = timestamp(time)
-  return put(self, block(6, u32(id) .. high .. low .. u32(#data) .. u32(o.original_length or #data) .. padded(data) ..
-    option_list(o.comment and option(1, o.comment) or "")))
+  return self.output:write(block(6, u32(id) .. high .. low .. u32(#data) .. u32(o.original_length or #data) ..
+    padded(data) .. option_list(o.comment and option(1, o.comment) or "")))
 end
 
 --- Ends the capture: all of it is handed to the system.
@@ -135,20 +123,7 @@ end
 ---@return integer|nil
 ---@return string|nil err
 function Writer:close()
-  local file = self.file
-  self.file = nil
-  if not file then return 1 end
-  local ok, err = true, nil
-  if self.own then
-    -- LuaJIT and 5.1 tell of what a file could not be written only when it is flushed.
-    ok, err = file:flush()
-    local closed, why = file:close()
-    if ok and not closed then ok, err = closed, why end
-  elseif file.flush then
-    ok, err = file:flush()
-  end
-  if ok then return 1 end
-  return nil, tostring(err)
+  return self.output:close()
 end
 
 return M
