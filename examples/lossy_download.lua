@@ -1,5 +1,5 @@
--- A download over a line of 10 Mbit/s, 40 ms each way, that loses one packet in a hundred, with a router behind it. Into
--- a folder (build/plots) go what sender and line told every 10 ms of virtual time, all packets, and charts.
+-- A download through a router, over a line of 10 Mbit/s and 40 ms each way that loses one packet in a hundred. Into a
+-- folder (build/plots) go what sender and line told every 10 ms of virtual time, all packets, and charts.
 --   make plots
 --   lua5.4 examples/lossy_download.lua [FOLDER]
 local lab, netstack, plot = require "netstack.lab", require "netstack", require "netstack.plot"
