@@ -74,6 +74,18 @@ describe("A lab", function()
     end)
   end)
 
+  it("numbers who joins a segment where a prefix was named from that", function()
+    local s = net:switch "s"
+    net:link(net:host "a", s, { addresses = { "192.168.7.2/29" } })
+    for _, name in ipairs { "b", "c" } do net:link(net:host(name), s) end
+    assert.same({ "192.168.7.1/29", "fd00::1/64" }, net:find("b"):addresses())
+    assert.same({ "192.168.7.3/29", "fd00::3/64" }, net:find("c"):addresses())
+    net:run(function() assert.is_number(net:find("c"):ping "a") end)
+    for i = 1, 3 do assert(net:link(net:host("d" .. i), s)) end
+    assert.same({ nil, "full" }, { net:link(net:host "e", s) })
+    assert.same({}, net:find("e"):addresses())
+  end)
+
   it("names hosts for everything that takes a host, IPv4 first, without a packet", function()
     local a, b = net:host("a", { hosts = { other = "10.9.9.9" } }), net:host "b"
     local l = net:link(a, b)

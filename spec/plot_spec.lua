@@ -109,10 +109,11 @@ describe("a chart", function()
     for _, title in ipairs { "cwnd, one", "cwnd, two", "ssthresh, one", "ssthresh, two" } do
       assert.is_truthy(script:find(" title '" .. title .. "'", 1, true))
     end
-    plot.draw("window", csv, path "two.svg", { of = "two", title = "Bob's" })
+    plot.draw("window", csv, path "two.svg", { of = "two", title = "Bob's\n'print 1" })
     script = netns.read(path "two.gp")
     assert.is_nil(script:find("one.cwnd", 1, true))
-    assert.is_truthy(script:find("set title 'Bob''s' font", 1, true) and script:find("column('two.cwnd')", 1, true))
+    assert.is_truthy(script:find("set title 'Bob''s ''print 1' font", 1, true))
+    assert.is_truthy(script:find("column('two.cwnd')", 1, true))
     local ok, err = plot.draw({ title = "Mine", y = "things", series = { { column = "mine", style = "points" } } }, csv,
       path "two.svg")
     assert.equal(has_gnuplot and 1 or nil, ok, err)

@@ -197,7 +197,8 @@ static int try_send(lua_State *L) {
   if (!lua_isnoneornil(L, 3)) first = nst_lua_number(L, 2, "send");
   if (!lua_isnoneornil(L, 4)) last = nst_lua_number(L, 3, "send");
   if (first < 0) first += (lua_Number)length + 1;
-  if (first < 1) first = 1;
+  if (!(first >= 1)) first = 1; /* NaN, too */
+  if (first > (lua_Number)length + 1) first = (lua_Number)length + 1;
   if (last < 0) last += (lua_Number)length + 1;
   if (last > (lua_Number)length) last = (lua_Number)length;
   c.length = last >= first ? (size_t)(last - first) + 1 : 0;

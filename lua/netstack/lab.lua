@@ -8,6 +8,7 @@ local capture = require "netstack.capture"
 local check = require "netstack.check"
 local core = require "netstack.core"
 local drawing = require "netstack.lab.drawing"
+local joining = require "netstack.lab.joining"
 local links = require "netstack.link"
 local names = require "netstack.names"
 local numbering = require "netstack.lab.numbering"
@@ -191,81 +192,6 @@ end
 
 local own_options = { addresses = true, outside = true }
 
-local function check_addresses(value)
-  if value == nil then return {} end
-  if type(value) ~= "table" then bad(3, "link", "option 'addresses': table expected, got " .. type(value)) end
-  local lists = {}
-  for side = 1, 2 do
-    local one = value[side]
-    if type(one) == "string" then one = { one } end
-    if one and type(one) ~= "table" then
-      bad(3, "link", "option 'addresses': an address, or a list of them, for either end expected")
-    end
-    for _, text in ipairs(one or {}) do
-      if type(text) ~= "string" or not prefix.parse(text) then
-        bad(3, "link", format("option 'addresses': invalid address '%s'", tostring(text)))
-      end
-    end
-    lists[side] = one or nil
-  end
-  return lists
-end
-
--- The segment that a link makes or is in; nil where switches would go in circles.
-local function segment_of(x, y)
-  if x.switch and y.switch then return x.segment ~= y.segment and x.segment or nil end
-  if x.switch or y.switch then return (x.switch and x or y).segment end
-  return { ports = {}, routers = {}, switches = {}, hosts = 0 }
-end
-
--- Two networks of switches become one: the hosts of the second are numbered as those of the first.
-local function merge(lab, to, from)
-  if not to.first and from.first then
-    to.first, to.length4, to.room, to.number, to.hosts = from.first, from.length4, from.room, from.number, from.hosts
-  end
-  for _, node in ipairs(from.switches) do
-    node.segment = to
-    to.switches[#to.switches + 1] = node
-  end
-  for _, port in ipairs(from.ports) do
-    port.segment = to
-    to.ports[#to.ports + 1] = port
-    if port.numbered and from.first ~= to.first then
-      local list, err = lab.numbering:addresses(to, port.ipv6)
-      if not list then return nil, err end
-      port.interface:set_addresses(list)
-    end
-  end
-  for _, port in ipairs(from.routers) do to.routers[#to.routers + 1] = port end
-  return 1
-end
-
--- Joins one end of a link to its node.
-local function join(lab, edge, side, node, device, segment, given)
-  local port = { node = node, edge = edge, side = side, segment = segment }
-  if node.switch then
-    local number, err = node.switch:attach(device)
-    if not number then return nil, err end
-    return port
-  end
-  local mtu = device:mtu() > 0 and device:mtu() or node.mtu
-  port.numbered, port.ipv6 = given == nil, mtu >= 1280
-  local list, err = given, nil
-  if not list then list, err = lab.numbering:addresses(segment, port.ipv6) end
-  if not list then return nil, err end
-  port.interface, err = node.stack:attach(device, { addresses = list })
-  if not port.interface then return nil, err end
-  return port
-end
-
-local function enlist(node, port)
-  node.ports[#node.ports + 1] = port
-  if not node.stack then return end
-  local segment = port.segment
-  segment.ports[#segment.ports + 1] = port
-  if node.kind ~= "host" then segment.routers[#segment.routers + 1] = port end
-end
-
 --- Joins two of the lab. Between hosts and routers packets are IP unless `medium = "ethernet"`; a switch has Ethernet.
 -- @tparam stack|switch|string x
 -- @tparam stack|switch|string y
@@ -287,12 +213,13 @@ function Lab:link(x, y, opts)
   end
   if nodes[1] == nodes[2] then bad(2, "link", format("'%s' to itself", nodes[1].name)) end
   opts = opts or {}
-  local given = check_addresses(opts.addresses)
+  local given = joining.addresses(opts.addresses)
   if opts.outside ~= nil and type(opts.outside) ~= "boolean" then
     bad(3, "link", "option 'outside': boolean expected, got " .. type(opts.outside))
   end
-  local segment = segment_of(nodes[1], nodes[2])
+  local segment = joining.segment(nodes[1], nodes[2])
   if not segment then bad(2, "link", "a second way between switches would go in circles") end
+  if nodes[1].switch and nodes[2].switch and not joining.fits(segment, nodes[2].segment) then return nil, "full" end
   for side = 1, 2 do
     for _, text in ipairs(given[side] or {}) do
       local bytes, length = prefix.parse(text)
@@ -318,7 +245,7 @@ function Lab:link(x, y, opts)
   local edge = { link = link, ports = {} }
   local devices = { a, b }
   for side = 1, 2 do
-    local port, err = join(self, edge, side, nodes[side], devices[side], segment, given[side])
+    local port, err = joining.join(self.numbering, edge, side, nodes[side], devices[side], segment, given[side])
     if not port then
       link:close()
       if edge.ports[1] and edge.ports[1].interface then edge.ports[1].interface:detach() end
@@ -328,13 +255,13 @@ function Lab:link(x, y, opts)
   end
   for side = 1, 2 do
     edge.ports[side].says_outside = opts.outside
-    enlist(nodes[side], edge.ports[side])
+    joining.enlist(nodes[side], edge.ports[side])
   end
   watch.name(link, nodes[1].name, nodes[2].name)
   self.between[between] = count
   self.edges[#self.edges + 1] = edge
   core.kept(link).lab = self
-  if nodes[1].switch and nodes[2].switch then merge(self, segment, nodes[2].segment) end
+  if nodes[1].switch and nodes[2].switch then joining.merge(self.numbering, segment, nodes[2].segment) end
   for _, running in ipairs(self.captures) do running:add(link) end
   self.stale = true
   scheduler.before(function() self:update() end)
