@@ -97,4 +97,10 @@ function Capture:close()
   return 1
 end
 
+Capture.__close = Capture.close
+
+function Capture:__tostring()
+  return "capture " .. self.path .. (self.writer and "" or " (closed)")
+end
+
 return M
