@@ -217,6 +217,38 @@ describe("A lab", function()
     end)
   end)
 
+  it("tells what it is, and its capture", function()
+    local path = os.tmpname()
+    local running = assert(net:capture(path))
+    net:link(net:host "a", net:host "b")
+    assert.same({ "lab (nodes: 2, links: 1)", "capture " .. path }, { tostring(net), tostring(running) })
+    net:close()
+    os.remove(path)
+    assert.same({ "lab (closed)", "capture " .. path .. " (closed)" }, { tostring(net), tostring(running) })
+  end)
+
+  if _VERSION >= "Lua 5.4" then
+    it("and its capture are closed by <close>", function()
+      local path = os.tmpname()
+      local one, running = assert(load [[
+        local one, path = ...
+        do
+          local closing <close> = one
+          one:host "a"
+        end
+        local other, running = require "netstack.lab".new()
+        do
+          local closing <close> = other:capture(path)
+          running = closing
+        end
+        other:close()
+        return one, running
+      ]])(lab.new(), path)
+      os.remove(path)
+      assert.same({ "lab (closed)", "capture " .. path .. " (closed)" }, { tostring(one), tostring(running) })
+    end)
+  end
+
   it("is kept alive by any of its hosts", function()
     local function make()
       local one = lab.new()

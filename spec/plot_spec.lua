@@ -176,25 +176,4 @@ describe("a chart", function()
   end)
 end)
 
-describe("the lossy download", function()
-  it("writes samples, packets and charts", function()
-    local old_arg, old_print, lines, folder = arg, print, {}, path "the plots"
-    _G.arg, _G.print = { folder }, function(line) lines[#lines + 1] = line end
-    local ok, err = pcall(assert(loadfile "examples/lossy_download.lua"))
-    _G.arg, _G.print = old_arg, old_print
-    assert(ok, err)
-    for _, name in ipairs { "download.csv", "sequence.csv", "download.pcapng" } do
-      assert.is_true(#netns.read(folder .. "/" .. name) > 10000)
-    end
-    for _, name in ipairs { "sequence", "window", "rtt", "throughput", "queue" } do
-      assert(netns.read(folder .. "/" .. name .. ".gp"))
-      assert.is_true(not has_gnuplot or netns.read(folder .. "/" .. name .. ".svg"):find "</svg>%s*$" ~= nil)
-    end
-    assert.matches("^client: 2097152 bytes in %d+%.%d+ s, %d+%.%d+ Mbit/s$", lines[1])
-    assert.matches("^sender: %d+ retransmissions, rtt 8%d%.%d ms$", lines[2])
-    assert.equal(has_gnuplot and "sequence   " .. folder .. "/sequence.svg" or
-      "sequence   gnuplot not found; the script is " .. folder .. "/sequence.gp", lines[3])
-  end)
-end)
-
 after_each(helper.nothing_left)

@@ -483,6 +483,13 @@ function Lab:close()
   return 1
 end
 
+Lab.__close = Lab.close
+
+function Lab:__tostring()
+  if self.closed then return "lab (closed)" end
+  return format("lab (nodes: %d, links: %d)", #self.nodes, #self.edges)
+end
+
 --- A lab with nothing in it.
 -- @tparam[opt] table options `seed` (1)
 -- @treturn netstack.lab

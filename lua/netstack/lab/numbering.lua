@@ -1,7 +1,7 @@
 --- Addresses for a lab's segments, where nobody names any.
 --
 -- A link has 10.0.N.0/24 and fd00:0:0:N::/64, a network of switches 10.128.0.0/20 and so on, which has room for 4094
--- hosts; in either, hosts are counted from 1. Prefixes that were named are left out, and whoever joins a segment where one
+-- hosts; in either, hosts are counted from 1. Prefixes that were named are left out, and who joins a segment where one
 -- of IPv4 was named gets an address of that.
 -- @module netstack.lab.numbering
 
