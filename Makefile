@@ -79,7 +79,8 @@ lua_path := $(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;
 lua_cpath := $(CURDIR)/$(BUILD)/$(if $(filter off,$(GUARD)),unguarded/)?.so;;
 environment = LUA_PATH='$(lua_path)' LUA_CPATH='$(lua_cpath)'
 # The interpreter is not instrumented, so the sanitizer's library has to be there before it.
-preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)")
+preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" \
+  LSAN_OPTIONS='suppressions=$(CURDIR)/.build/leaks-of-others:print_suppressions=0')
 
 .PHONY: all demo plots test test-all test-threads lint docs bench fuzz fuzz-coverage dist install env clean help
 .NOTPARALLEL:
