@@ -24,7 +24,7 @@ local function watch(conn)
   local seen = 0
   while true do
     local info = conn:info()
-    if info.retransmits > seen then say("client: %d segments sent again, rto now %.2f s", info.retransmits, info.rto) end
+    if info.retransmits > seen then say("client: %d segments sent again, rto %.2f s", info.retransmits, info.rto) end
     seen = info.retransmits
     netstack.sleep(0.01)
   end
