@@ -24,7 +24,7 @@ local function watch(conn)
   local seen = 0
   while true do
     local info = conn:info()
-    if info.retransmits > seen then say("client: retransmission %d, rto now %.2f s", info.retransmits, info.rto) end
+    if info.retransmits > seen then say("client: %d segments sent again, rto %.2f s", info.retransmits, info.rto) end
     seen = info.retransmits
     netstack.sleep(0.01)
   end
@@ -47,7 +47,7 @@ net:run(function()
   net:heal()
   local before = received
   repeat netstack.sleep(0.01) until received > before
-  say("server: hears of the client again")
+  say("server: more bytes arrive")
   netstack.sleep(2)
   say("-- the server crashes; it has %.2f MB, rto %.2f s", received / 1e6, conn:info().rto)
   net:crash(server)
