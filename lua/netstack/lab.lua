@@ -263,8 +263,10 @@ function Lab:link(x, y, opts)
   core.kept(link).lab = self
   if nodes[1].switch and nodes[2].switch then joining.merge(self.numbering, segment, nodes[2].segment) end
   for _, watcher in ipairs(self.watchers) do watcher:add(link) end
-  self.stale = true
-  scheduler.before(function() self:update() end)
+  if not self.stale then
+    self.stale = true
+    scheduler.before(function() self:update() end)
+  end
   return link
 end
 
