@@ -79,7 +79,8 @@ lua_path := $(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;
 lua_cpath := $(CURDIR)/$(BUILD)/$(if $(filter off,$(GUARD)),unguarded/)?.so;;
 environment = LUA_PATH='$(lua_path)' LUA_CPATH='$(lua_cpath)'
 # The interpreter is not instrumented, so the sanitizer's library has to be there before it.
-preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)")
+asan_library = $(if $(findstring clang,$(CC)),libclang_rt.asan-$(shell uname -m).so,libasan.so)
+preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-name=$(asan_library))")
 
 .PHONY: all demo plots test test-all test-threads lint docs bench fuzz fuzz-coverage dist install env clean help
 .NOTPARALLEL:
@@ -133,7 +134,7 @@ test-all: ## run the specs with all five interpreters; says which it skipped and
 	done; printf "\n$$report"; test -z "$$failed"
 
 lint: ## luacheck, warnings as errors with gcc and clang, nothing writable outside the image, scripts parse
-	@for script in $(filter-out %.lua %.awk,$(wildcard .build/*)); do sh -n "$$script" || exit 1; done; bash -n .ci/run
+	@for script in $(filter-out %.lua %.awk %.supp,$(wildcard .build/*)); do sh -n "$$script" || exit 1; done; bash -n .ci/run
 	@$(need) luacheck gcc clang $(LUA_NAME)
 	luacheck $(if $(CI),--no-color) $(wildcard lua spec examples bench .build/*.lua) $(wildcard rockspec/*.rockspec)
 	@for cc in gcc clang; do $(MAKE) lint-compile LUA="$(LUA)" CC=$$cc WERROR=1 || exit 1; done

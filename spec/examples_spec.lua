@@ -1,5 +1,6 @@
 local netns = require "spec.netns"
 local netstack = require "netstack"
+local pcap = require "netstack.pcap"
 
 local unpack = table.unpack or unpack -- luacheck: ignore 143
 
@@ -133,6 +134,100 @@ describe("the demo", function()
     os.execute("rm -r " .. folder)
     assert.matches("  DIFFER\n", text)
     assert.matches("\nstatus 1\n$", text)
+  end)
+end)
+
+describe("the examples of the lab", function()
+  after_each(netns.finish)
+
+  -- What one prints, each a process of its own; its standard error counts.
+  local function output_of(name, argument)
+    local pipe = io.popen(("%s examples/%s.lua %s 2>&1 </dev/null; echo status $?"):format(netns.quote(netns.lua()),
+      name, argument and netns.quote(argument) or ""))
+    local text = pipe:read "*a"
+    pipe:close()
+    assert.matches("\nstatus 0\n$", text)
+    return (text:gsub("status 0\n$", ""))
+  end
+
+  it("shows bufferbloat, and two cures that cost no throughput", function()
+    local median, rate = {}, {}
+    for line in output_of "bufferbloat":gmatch "[^\n]+" do
+      local name, m, r = line:match "^(.-)  +([%d.]+) ms +[%d.]+ ms +(%S+)"
+      if name then median[name], rate[name] = tonumber(m), tonumber(r) end
+    end
+    local deep, short, codel = "queue of 1000 packets", "queue of 30 packets", "CoDel"
+    assert.is_true(median["idle line"] > 20 and median["idle line"] < 21)
+    assert.is_true(median[deep] > 1000 and median[short] < 60 and median[codel] < 40)
+    assert.is_true(rate[deep] > 8 and rate[short] > 0.95 * rate[deep] and rate[codel] > 0.95 * rate[deep])
+  end)
+
+  it("tells what TCP does in a partition and after a crash", function()
+    local text = output_of "partition"
+    local before, healed, crashed, restarted = text:match(
+      "^(.*)%-%- healed(.*)%-%- the server crashes(.*)%-%- the server is restarted(.*)$")
+    -- Each retransmission comes when the time that the one before told has passed, and tells twice as much.
+    local count, due, rto = 0, nil, nil
+    for time, told in before:gmatch "([%d.]+) s  client: %d segments sent again, rto ([%d.]+) s" do
+      if due then
+        assert.is_near(due, time, 0.02)
+        assert.is_near(2 * rto, told, 0.02)
+      end
+      count, due, rto = count + 1, time + told, tonumber(told)
+    end
+    assert.equal(5, count)
+    assert.matches("client: 6 segments sent again.*server: more bytes arrive\n", healed)
+    assert.matches("server: its socket says 'closed'\n.*client: %d+ segments sent again", crashed)
+    assert.matches("client: its socket says 'connection reset'\n.*'connection refused'\n$", restarted)
+  end)
+
+  it("traces a route", function()
+    local hops, last = {}, 0
+    for line in output_of "traceroute":gmatch "[^\n]+" do
+      local ttl, name, address, time = line:match "^ *(%d+)  (%a+) +10%.0%.(%d)%.2 .- ([%d.]+) ms"
+      hops[#hops + 1] = ("%s %s %s"):format(ttl, name, address)
+      assert.is_true(tonumber(time) > last)
+      last = tonumber(time)
+    end
+    assert.same({ "1 gateway 0", "2 provider 1", "3 exchange 2", "4 server 3" }, hops)
+  end)
+
+  it("compares retry policies, and has the worst world again", function()
+    local shares, late, worst = {}, {}, {}
+    for name, share, median, p99, seed, fewest in output_of "retry_policy":gmatch("(%a+) +answered ([%d.]+) %%, " ..
+      "median (%d+) ms, p99 (%d+) ms, worst seed (%d+): (%d+) of 20\n") do
+      shares[name], late[name], worst[name] = tonumber(share), tonumber(p99), { seed, fewest }
+      assert.equal("20", median)
+    end
+    assert.is_true(shares.naive < 95 and shares.backoff > 97 and shares.backoff < 100)
+    assert.is_true(late.naive < 500 and late.backoff > 500)
+    for name, world in pairs(worst) do
+      local _, answered = output_of("retry_policy", world[1]):gsub(name .. "[^\n]+ tries: ", "")
+      assert.equal(tonumber(world[2]), answered)
+    end
+  end)
+
+  it("draws a download", function()
+    local folder = netns.folder() .. "/the plots"
+    local drawn = netns.has "gnuplot"
+    local text = output_of("lossy_download", folder)
+    assert.matches("^client: 2097152 bytes in %d+%.%d+ s, %d+%.%d+ Mbit/s\nsender: %d+ retransmissions, " ..
+      "rtt 8%d%.%d ms\n", text)
+    for _, name in ipairs { "sequence", "window", "rtt", "throughput", "queue" } do
+      local line = "%-10s %s/%s.svg\n"
+      if not drawn then line = "%-10s gnuplot not found; the script is %s/%s.gp\n" end
+      assert.is_truthy(text:find(line:format(name, folder, name), 1, true), text)
+      assert.is_true(#read(("%s/%s.gp"):format(folder, name)) > 500)
+      assert.is_true(not drawn or read(("%s/%s.svg"):format(folder, name)):find "</svg>%s*$" ~= nil)
+    end
+    for _, name in ipairs { "download.csv", "sequence.csv" } do assert.is_true(#read(folder .. "/" .. name) > 10000) end
+    local capture, passed, lost = assert(pcap.reader(folder .. "/download.pcapng")), { [0] = 0, 0 }, 0
+    for packet in capture:packets() do
+      passed[packet.interface] = passed[packet.interface] + 1
+      if packet.comment == "dropped: loss" then lost = lost + 1 end
+    end
+    capture:close()
+    assert.is_true(passed[0] > 2000 and passed[1] > 2000 and lost > 10)
   end)
 end)
 

@@ -31,6 +31,24 @@ for _, family in ipairs(helper.families) do
   describe("An ICMP error, " .. family.name .. ",", function()
     after_each(helper.nothing_left)
 
+    it("tells of a closed port at any address of an interface", function()
+      local a, b = helper.pair()
+      local more = ipv6 and "fd00::77" or "10.0.0.77"
+      local known = b:addresses()
+      known[#known + 1] = more .. (ipv6 and "/64" or "/24")
+      b:set_addresses(known)
+      run(function()
+        for _, host in ipairs { family.b, more } do
+          local socket = a:udp()
+          socket:setpeername(host, 9)
+          socket:settimeout(1)
+          socket:send("x")
+          assert.same({ nil, "port unreachable" }, { socket:receive() })
+          socket:close()
+        end
+      end)
+    end)
+
     it("reaches the connected UDP socket that it is about, once", function()
       run(function()
         local stack, far = helper.piped()

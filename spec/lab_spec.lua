@@ -74,6 +74,18 @@ describe("A lab", function()
     end)
   end)
 
+  it("numbers who joins a segment where a prefix was named from that", function()
+    local s = net:switch "s"
+    net:link(net:host "a", s, { addresses = { "192.168.7.2/29" } })
+    for _, name in ipairs { "b", "c" } do net:link(net:host(name), s) end
+    assert.same({ "192.168.7.1/29", "fd00::1/64" }, net:find("b"):addresses())
+    assert.same({ "192.168.7.3/29", "fd00::3/64" }, net:find("c"):addresses())
+    net:run(function() assert.is_number(net:find("c"):ping "a") end)
+    for i = 1, 3 do assert(net:link(net:host("d" .. i), s)) end
+    assert.same({ nil, "full" }, { net:link(net:host "e", s) })
+    assert.same({}, net:find("e"):addresses())
+  end)
+
   it("names hosts for everything that takes a host, IPv4 first, without a packet", function()
     local a, b = net:host("a", { hosts = { other = "10.9.9.9" } }), net:host "b"
     local l = net:link(a, b)
@@ -204,6 +216,38 @@ describe("A lab", function()
       assert.same({ nil, "closed" }, { a:connect("10.0.0.2", 80) })
     end)
   end)
+
+  it("tells what it is, and its capture", function()
+    local path = os.tmpname()
+    local running = assert(net:capture(path))
+    net:link(net:host "a", net:host "b")
+    assert.same({ "lab (nodes: 2, links: 1)", "capture " .. path }, { tostring(net), tostring(running) })
+    net:close()
+    os.remove(path)
+    assert.same({ "lab (closed)", "capture " .. path .. " (closed)" }, { tostring(net), tostring(running) })
+  end)
+
+  if _VERSION >= "Lua 5.4" then
+    it("and its capture are closed by <close>", function()
+      local path = os.tmpname()
+      local one, running = assert(load [[
+        local one, path = ...
+        do
+          local closing <close> = one
+          one:host "a"
+        end
+        local other, running = require "netstack.lab".new()
+        do
+          local closing <close> = other:capture(path)
+          running = closing
+        end
+        other:close()
+        return one, running
+      ]])(lab.new(), path)
+      os.remove(path)
+      assert.same({ "lab (closed)", "capture " .. path .. " (closed)" }, { tostring(one), tostring(running) })
+    end)
+  end
 
   it("is kept alive by any of its hosts", function()
     local function make()

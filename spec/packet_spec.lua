@@ -2,6 +2,7 @@
 -- nothing of the modules under test, or bytes written down here.
 local frames = require "spec.frames"
 local helper = require "spec.helper"
+local lab_traffic = require "spec.lab_traffic"
 local packet = require "netstack.packet"
 local packets = require "spec.packets"
 local traffic = require "spec.traffic"
@@ -257,6 +258,23 @@ describe("a packet that is taken apart", function()
       assert.is_true(kinds[name], name)
     end
     assert.is_true(#list > 300)
+  end)
+
+  it("comes back as it was: all that the hosts and routers of a lab send", function()
+    local path, wrong, seen = os.tmpname(), {}, {}
+    local events = lab_traffic.record(path)
+    os.remove(path)
+    for _, event in ipairs(events) do
+      local parts = assert(packet.dissect(event.packet, { link = event.link }))
+      if parts.malformed or parts.truncated or packet.build(parts) ~= event.packet then
+        wrong[#wrong + 1] = packet.summary(event.packet, { link = event.link })
+      end
+      for name in pairs(parts) do seen[name] = true end
+    end
+    assert.same({}, wrong)
+    for _, name in ipairs { "ethernet", "arp", "ipv4", "ipv6", "tcp", "udp", "icmp", "icmpv6", "igmp" } do
+      assert.is_true(seen[name], name)
+    end
   end)
 end)
 

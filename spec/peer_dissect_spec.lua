@@ -1,182 +1,158 @@
--- netstack.packet and tshark say the same of each packet, field by field: of all that stacks send, and of what only
--- `build` makes. tshark reads what netstack.pcap wrote.
+-- tshark reads our captures and says the same of each packet as netstack.packet, field by field: of all that stacks
+-- send, captured in a lab, and of what only `build` makes.
+local lab_traffic = require "spec.lab_traffic"
 local netns = require "spec.netns"
 local packet = require "netstack.packet"
 local pcap = require "netstack.pcap"
-local traffic = require "spec.traffic"
+local tshark = require "spec.tshark"
 
-local unpack = table.unpack or unpack -- luacheck: ignore 143
+-- ---------------------------------------------------------------------------------------------------- kinds
 
--- Fields of tshark's, and what they say in ours: where it is, or a function that finds it. Those of a packet that is
--- quoted in an ICMP error come second, and only the first is asked for.
-local function at(layer, name, index)
-  return function(parts)
-    local value = parts[layer] and parts[layer][name]
-    if index and value ~= nil then value = value[index] end
-    return value
-  end
+local function some(value) return value ~= nil end
+local function positive(value) return (tonumber(value) or 0) > 0 end
+local function matching(pattern)
+  return function(value) return value ~= nil and value:find(pattern) ~= nil end
 end
 
-local function extension(type, name)
-  return function(parts)
-    for _, one in ipairs(parts.ipv6 and parts.ipv6.extensions or {}) do
-      if one.type == type then return one[name] end
-    end
-  end
-end
+local FOUR, SIX = { ["ip.version"] = 4 }, { ["ipv6.version"] = 6 }
+local ALL = { ["eth.dst"] = "ff:ff:ff:ff:ff:ff" }
 
--- Of TCP's options.
-local function option(name, index, inner)
-  return function(parts)
-    local value = parts.tcp and parts.tcp.options and parts.tcp.options[name]
-    if index and value then value = value[index] end
-    if inner and value then value = value[inner] end
-    if value == true then value = 1 end
-    return value
-  end
-end
-
--- Of neighbour discovery's.
-local function nd(types, name, index)
-  return function(parts)
-    for _, one in ipairs(parts.icmpv6 and parts.icmpv6.options or {}) do
-      if types[one.type] then return index and one[name][index] or one[name] end
-    end
-  end
-end
-
-local function record(layer, name, index)
-  return function(parts)
-    local first = parts[layer] and parts[layer].records and parts[layer].records[1]
-    if not first then return nil end
-    if index then return first[name][index] end
-    return first[name]
-  end
-end
-
--- Of messages of some types only.
-local function of(layer, types, name, index)
-  local get = at(layer, name, index)
-  return function(parts)
-    if parts[layer] and types[parts[layer].type] then return get(parts) end
-  end
-end
-
--- As tshark numbers it: 1 right, 0 wrong. Where we do not know, it does not matter what it says.
-local function status(layer)
-  return function(parts)
-    local ok = parts[layer] and parts[layer].checksum_ok
-    if ok == nil then return nil end
-    return ok and 1 or 0
-  end
-end
-
-local FLAG_BITS = { fin = 1, syn = 2, rst = 4, psh = 8, ack = 16, urg = 32, ece = 64, cwr = 128, ns = 256 }
-
-local FIELDS = {
-  { "eth.dst", at("ethernet", "destination") }, { "eth.src", at("ethernet", "source") },
-  { "eth.type", at("ethernet", "type") },
-  { "arp.opcode", at("arp", "operation") }, { "arp.src.hw_mac", at("arp", "sender_mac") },
-  { "arp.src.proto_ipv4", at("arp", "sender_address") }, { "arp.dst.hw_mac", at("arp", "target_mac") },
-  { "arp.dst.proto_ipv4", at("arp", "target_address") },
-  { "ip.src", at("ipv4", "source") }, { "ip.dst", at("ipv4", "destination") }, { "ip.ttl", at("ipv4", "ttl") },
-  { "ip.proto", at("ipv4", "protocol") }, { "ip.id", at("ipv4", "id") }, { "ip.len", at("ipv4", "total_length") },
-  { "ip.hdr_len", at("ipv4", "header_length") }, { "ip.dsfield", at("ipv4", "tos") },
-  { "ip.flags.df", at("ipv4", "dont_fragment") }, { "ip.flags.mf", at("ipv4", "more_fragments") },
-  { "ip.frag_offset", function(parts) return parts.ipv4 and parts.ipv4.fragment_offset / 8 end },
-  { "ip.checksum", at("ipv4", "checksum") },
-  { "ip.checksum.status", status "ipv4" },
-  { "ip.opt.type", function(parts)
-    local first = parts.ipv4 and parts.ipv4.options and parts.ipv4.options[1]
-    return first and first.type
-  end },
-  { "ipv6.src", at("ipv6", "source") }, { "ipv6.dst", at("ipv6", "destination") },
-  { "ipv6.hlim", at("ipv6", "hop_limit") }, { "ipv6.nxt", at("ipv6", "next_header") },
-  { "ipv6.plen", at("ipv6", "payload_length") }, { "ipv6.tclass", at("ipv6", "traffic_class") },
-  { "ipv6.flow", at("ipv6", "flow_label") },
-  { "ipv6.hopopts.nxt", extension("hop_by_hop", "next_header") },
-  { "ipv6.dstopts.nxt", extension("destination", "next_header") },
-  { "ipv6.routing.type", extension("routing", "routing_type") },
-  { "ipv6.routing.segleft", extension("routing", "segments_left") },
-  { "ipv6.fraghdr.nxt", extension("fragment", "next_header") },
-  { "ipv6.fraghdr.offset", function(parts)
-    local offset = extension("fragment", "offset")(parts)
-    return offset and offset / 8
-  end },
-  { "ipv6.fraghdr.more", extension("fragment", "more_fragments") },
-  { "ipv6.fraghdr.ident", extension("fragment", "id") },
-  { "tcp.srcport", at("tcp", "source_port") }, { "tcp.dstport", at("tcp", "destination_port") },
-  { "tcp.seq", at("tcp", "seq") }, { "tcp.ack", at("tcp", "ack") }, { "tcp.hdr_len", at("tcp", "header_length") },
-  { "tcp.flags", function(parts)
-    local word = 0
-    for name in pairs(parts.tcp and parts.tcp.flags or {}) do word = word + FLAG_BITS[name] end
-    return parts.tcp and word
-  end },
-  { "tcp.window_size_value", at("tcp", "window") }, { "tcp.checksum", at("tcp", "checksum") },
-  { "tcp.checksum.status", status "tcp" }, { "tcp.urgent_pointer", at("tcp", "urgent") },
-  { "tcp.len", function(parts) return parts.tcp and #parts.payload end },
-  { "tcp.options.mss_val", option "mss" }, { "tcp.options.wscale.shift", option "window_scale" },
-  { "tcp.options.timestamp.tsval", option("timestamps", "value") },
-  { "tcp.options.timestamp.tsecr", option("timestamps", "echo") },
-  { "tcp.options.sack_le", option("sack", 1, "left") }, { "tcp.options.sack_re", option("sack", 1, "right") },
-  { "udp.srcport", at("udp", "source_port") }, { "udp.dstport", at("udp", "destination_port") },
-  { "udp.length", at("udp", "length") }, { "udp.checksum", at("udp", "checksum") },
-  { "udp.checksum.status", status "udp" },
-  { "icmp.type", at("icmp", "type") }, { "icmp.code", at("icmp", "code") },
-  { "icmp.checksum", at("icmp", "checksum") }, { "icmp.checksum.status", status "icmp" },
-  { "icmp.ident", at("icmp", "identifier") }, { "icmp.seq", at("icmp", "sequence") },
-  { "icmp.mtu", of("icmp", { [3] = true }, "mtu") }, { "icmp.redir_gw", at("icmp", "gateway") },
-  { "icmpv6.type", at("icmpv6", "type") }, { "icmpv6.code", at("icmpv6", "code") },
-  { "icmpv6.checksum", at("icmpv6", "checksum") }, { "icmpv6.checksum.status", status "icmpv6" },
-  { "icmpv6.echo.identifier", at("icmpv6", "identifier") },
-  { "icmpv6.echo.sequence_number", at("icmpv6", "sequence") },
-  { "icmpv6.mtu", of("icmpv6", { [2] = true }, "mtu") },
-  { "icmpv6.pointer", at("icmpv6", "pointer") },
-  { "icmpv6.nd.ns.target_address", of("icmpv6", { [135] = true }, "target") },
-  { "icmpv6.nd.na.target_address", of("icmpv6", { [136] = true }, "target") },
-  { "icmpv6.nd.na.flag.r", of("icmpv6", { [136] = true }, "router") },
-  { "icmpv6.nd.na.flag.s", of("icmpv6", { [136] = true }, "solicited") },
-  { "icmpv6.nd.na.flag.o", of("icmpv6", { [136] = true }, "override") },
-  { "icmpv6.nd.rd.target_address", of("icmpv6", { [137] = true }, "target") },
-  { "icmpv6.nd.ra.cur_hop_limit", of("icmpv6", { [134] = true }, "hop_limit") },
-  { "icmpv6.nd.ra.flag.m", of("icmpv6", { [134] = true }, "managed") },
-  { "icmpv6.nd.ra.flag.o", of("icmpv6", { [134] = true }, "other") },
-  { "icmpv6.nd.ra.router_lifetime", of("icmpv6", { [134] = true }, "router_lifetime") },
-  { "icmpv6.nd.ra.reachable_time", of("icmpv6", { [134] = true }, "reachable_time") },
-  { "icmpv6.nd.ra.retrans_timer", of("icmpv6", { [134] = true }, "retransmit_timer") },
-  { "icmpv6.opt.linkaddr", nd({ source_link_layer_address = true, target_link_layer_address = true }, "address") },
-  { "icmpv6.opt.prefix", nd({ prefix_information = true }, "prefix") },
-  { "icmpv6.opt.prefix.length", nd({ prefix_information = true }, "prefix_length") },
-  { "icmpv6.opt.prefix.flag.l", nd({ prefix_information = true }, "on_link") },
-  { "icmpv6.opt.prefix.flag.a", nd({ prefix_information = true }, "autonomous") },
-  { "icmpv6.opt.prefix.valid_lifetime", nd({ prefix_information = true }, "valid_lifetime") },
-  { "icmpv6.opt.prefix.preferred_lifetime", nd({ prefix_information = true }, "preferred_lifetime") },
-  { "icmpv6.opt.mtu", nd({ mtu = true }, "mtu") },
-  { "icmpv6.opt.rdnss", nd({ recursive_dns_server = true }, "addresses", 1) },
-  { "icmpv6.opt.rdnss.lifetime", nd({ recursive_dns_server = true }, "lifetime") },
-  { "icmpv6.mld.maximum_response_delay", of("icmpv6", { [130] = true, [131] = true, [132] = true }, "max_response") },
-  { "icmpv6.mld.multicast_address", of("icmpv6", { [130] = true, [131] = true, [132] = true }, "group") },
-  { "icmpv6.mldr.nb_mcast_records", at("icmpv6", "record_count") },
-  { "icmpv6.mldr.mar.record_type", record("icmpv6", "type") },
-  { "icmpv6.mldr.mar.multicast_address", record("icmpv6", "group") },
-  { "icmpv6.mldr.mar.source_address", record("icmpv6", "sources", 1) },
-  { "igmp.type", at("igmp", "type") }, { "igmp.checksum", at("igmp", "checksum") },
-  { "igmp.checksum.status", status "igmp" },
-  { "igmp.maddr", function(parts) return at("igmp", "group")(parts) or record("igmp", "group")(parts) end },
-  { "igmp.num_grp_recs", at("igmp", "record_count") }, { "igmp.record_type", record("igmp", "type") },
-  { "igmp.s", at("igmp", "suppress") }, { "igmp.qrv", at("igmp", "robustness") },
-  { "igmp.saddr", function(parts)
-    return at("igmp", "sources", 1)(parts) or record("igmp", "sources", 1)(parts)
-  end },
+-- What a capture of all that we send has to have, by the first values of tshark's fields: numbers, texts, or what they
+-- are to be.
+local KINDS = {
+  { "ARP request", { ["arp.opcode"] = 1, ["arp.isgratuitous"] = "" } },
+  { "ARP reply", { ["arp.opcode"] = 2 } },
+  { "ARP announcement", { ["arp.isgratuitous"] = 1 }, ALL },
+  { "DHCP discover", { ["dhcp.option.dhcp"] = 1 }, ALL },
+  { "DHCP offer", { ["dhcp.option.dhcp"] = 2 } },
+  { "DHCP request", { ["dhcp.option.dhcp"] = 3, ["ip.src"] = "0.0.0.0" }, ALL },
+  { "DHCP request, renewing", { ["dhcp.option.dhcp"] = 3, ["ip.src"] = matching "99$" } },
+  { "DHCP acknowledgement", { ["dhcp.option.dhcp"] = 5 } },
+  { "DHCP refusal", { ["dhcp.option.dhcp"] = 6 } },
+  { "DNS question", { ["dns.flags.response"] = 0, ["udp.dstport"] = 53 } },
+  { "DNS answer", { ["dns.flags.response"] = 1, ["udp.srcport"] = 53, ["dns.flags.truncated"] = 0 } },
+  { "DNS answer, cut", { ["dns.flags.truncated"] = 1, ["udp.srcport"] = 53 } },
+  { "DNS question over TCP", { ["tcp.dstport"] = 53, ["tcp.len"] = positive } },
+  { "DNS answer over TCP", { ["tcp.srcport"] = 53, ["tcp.len"] = positive } },
+  { "router solicitation", { ["icmpv6.type"] = 133 } },
+  { "router advertisement", { ["icmpv6.type"] = 134, ["icmpv6.opt.rdnss"] = some } },
+  { "duplicate address detection", { ["icmpv6.type"] = 135, ["ipv6.src"] = "::" } },
+  { "neighbour solicitation", { ["icmpv6.type"] = 135, ["icmpv6.opt.src_linkaddr"] = some } },
+  { "neighbour advertisement", { ["icmpv6.type"] = 136, ["icmpv6.nd.na.flag.s"] = 1 } },
+  { "IGMP query", { ["igmp.type"] = 0x11, ["igmp.version"] = 2 } },
+  { "IGMP query of a group", { ["igmp.type"] = 0x11, ["igmp.version"] = 2, ["igmp.maddr"] = "239.1.2.3" } },
+  { "IGMP query, version 3", { ["igmp.type"] = 0x11, ["igmp.version"] = 3 } },
+  { "IGMP report", { ["igmp.type"] = 0x16 } },
+  { "IGMP leave", { ["igmp.type"] = 0x17 } },
+  { "IGMP report, version 3", { ["igmp.type"] = 0x22 } },
+  { "MLD query", { ["icmpv6.type"] = 130, ["icmpv6.mld.multicast_address"] = "::" } },
+  { "MLD query of a group", { ["icmpv6.type"] = 130, ["icmpv6.mld.multicast_address"] = "ff05::1:3" } },
+  { "MLD query, version 2", { ["icmpv6.type"] = 130, ["icmpv6.mld.flag.qrv"] = 2 } },
+  { "MLD report", { ["icmpv6.type"] = 131 } },
+  { "MLD report from nowhere", { ["icmpv6.type"] = 131, ["ipv6.src"] = "::" } },
+  { "MLD done", { ["icmpv6.type"] = 132 } },
+  { "MLD report, version 2", { ["icmpv6.type"] = 143 } },
+  { "ICMP net unreachable", { ["icmp.type"] = 3, ["icmp.code"] = 0 } },
+  { "ICMP host unreachable", { ["icmp.type"] = 3, ["icmp.code"] = 1 } },
+  { "ICMP protocol unreachable", { ["icmp.type"] = 3, ["icmp.code"] = 2 } },
+  { "ICMP port unreachable", { ["icmp.type"] = 3, ["icmp.code"] = 3 } },
+  { "ICMP fragmentation needed", { ["icmp.type"] = 3, ["icmp.code"] = 4, ["icmp.mtu"] = 1280 } },
+  { "ICMP prohibited", { ["icmp.type"] = 3, ["icmp.code"] = 13 } },
+  { "ICMP time exceeded", { ["icmp.type"] = 11, ["icmp.code"] = 0 } },
+  { "ICMP time exceeded, reassembling", { ["icmp.type"] = 11, ["icmp.code"] = 1 } },
+  { "ICMP echo request", { ["icmp.type"] = 8 } },
+  { "ICMP echo reply", { ["icmp.type"] = 0 } },
+  { "ICMPv6 no route", { ["icmpv6.type"] = 1, ["icmpv6.code"] = 0 } },
+  { "ICMPv6 address unreachable", { ["icmpv6.type"] = 1, ["icmpv6.code"] = 3 } },
+  { "ICMPv6 port unreachable", { ["icmpv6.type"] = 1, ["icmpv6.code"] = 4 } },
+  { "ICMPv6 packet too big", { ["icmpv6.type"] = 2, ["icmpv6.mtu"] = 1280 } },
+  { "ICMPv6 time exceeded", { ["icmpv6.type"] = 3, ["icmpv6.code"] = 0 } },
+  { "ICMPv6 time exceeded, reassembling", { ["icmpv6.type"] = 3, ["icmpv6.code"] = 1 } },
+  { "ICMPv6 unknown header", { ["icmpv6.type"] = 4, ["icmpv6.code"] = 1 } },
+  { "ICMPv6 unknown option", { ["icmpv6.type"] = 4, ["icmpv6.code"] = 2 } },
+  { "ICMP error about TCP", { ["icmp.type"] = 3, ["icmp.mtu"] = 1280, ["tcp.seq"] = some } },
+  { "ICMPv6 error about TCP", { ["icmpv6.type"] = 2, ["icmpv6.mtu"] = 1280, ["tcp.seq"] = some } },
+  { "ICMPv6 echo request", { ["icmpv6.type"] = 128 } },
+  { "ICMPv6 echo reply", { ["icmpv6.type"] = 129 } },
+  { "UDP broadcast", { ["ip.dst"] = "255.255.255.255", ["udp.dstport"] = 5000 }, ALL },
+  { "UDP without a checksum", { ["udp.checksum.status"] = 3 } },
+  { "TCP urgent", { ["tcp.flags.urg"] = 1, ["tcp.urgent_pointer"] = positive } },
+  { "TCP timestamps", { ["tcp.options.timestamp.tsval"] = some } },
+  { "of an unknown protocol", { ["ip.proto"] = 200, ["data.data"] = some } },
+  { "of an unknown protocol, IPv6", { ["ipv6.nxt"] = 200, ["data.data"] = some } },
+  { "translated: TCP", { ["frame.interface_name"] = "nat-r", ["ip.src"] = "10.0.0.1", ["tcp.srcport"] = some } },
+  { "translated: UDP", { ["frame.interface_name"] = "nat-r", ["ip.src"] = "10.0.0.1", ["udp.srcport"] = some } },
+  { "translated: echo", { ["frame.interface_name"] = "nat-r", ["ip.src"] = "10.0.0.1", ["icmp.type"] = 8 } },
 }
+for _, family in ipairs { { "IPv4", FOUR, "^239" }, { "IPv6", SIX, "^ff05" } } do
+  local name, is, group = family[1], family[2], family[3]
+  local destination = is == FOUR and "ip.dst" or "ipv6.dst"
+  for _, kind in ipairs {
+    { "SYN", { ["tcp.flags"] = 0x2, ["tcp.options.mss_val"] = some, ["tcp.options.wscale.shift"] = some,
+      ["tcp.options.sack_perm"] = some } },
+    { "SYN, ACK", { ["tcp.flags"] = 0x12 } },
+    { "ACK", { ["tcp.flags"] = 0x10, ["tcp.len"] = 0 } },
+    { "data", { ["tcp.flags.push"] = 1, ["tcp.len"] = positive } },
+    { "FIN", { ["tcp.flags.fin"] = 1 } },
+    { "RST, ACK", { ["tcp.flags"] = 0x14 } },
+    { "SACK", { ["tcp.options.sack_le"] = some } },
+    { "zero window", { ["tcp.window_size_value"] = 0, ["tcp.flags"] = 0x10 } },
+    { "window probe", { ["tcp.analysis.zero_window_probe"] = some } },
+    { "keepalive", { ["tcp.analysis.keep_alive"] = some } },
+    { "UDP datagram", { ["udp.length"] = positive } },
+    { "UDP datagram with nothing in it", { ["udp.length"] = 8 } },
+    { "datagram to a group", { [destination] = matching(group), ["udp.srcport"] = some } },
+    { "first piece", is == FOUR and { ["ip.flags.mf"] = 1, ["ip.frag_offset"] = 0 } or
+      { ["ipv6.fraghdr.more"] = 1, ["ipv6.fraghdr.offset"] = 0 } },
+    { "last piece", is == FOUR and { ["ip.flags.mf"] = 0, ["ip.frag_offset"] = positive } or
+      { ["ipv6.fraghdr.more"] = 0, ["ipv6.fraghdr.offset"] = positive } },
+    { "traced route", { [is == FOUR and "ip.ttl" or "ipv6.hlim"] = 1, ["udp.dstport"] = matching "^3343" } },
+  } do
+    KINDS[#KINDS + 1] = { name .. " " .. kind[1], kind[2], is }
+  end
+end
+for _, comment in ipairs { "dropped: loss", "dropped: down", "dropped: queue", "dropped: codel", "dropped: mtu",
+  "dropped: partition", "corrupted", "reordered", "duplicated", "duplicated, the copy dropped: queue" } do
+  KINDS[#KINDS + 1] = { comment, { ["frame.comment"] = comment } }
+end
 
--- What no stack of ours sends by itself, and what is wrong.
+local function is_of(said, conditions)
+  for field, wanted in pairs(conditions) do
+    local value = said[field][1]
+    if type(wanted) == "function" then
+      if not wanted(value) then return false end
+    elseif not tshark.same(value or "", wanted) then
+      return false
+    end
+  end
+  return true
+end
+
+-- What tshark is asked for beside what we compare.
+local EXTRA = { "frame.time_epoch", "frame.interface_name", "frame.comment", "_ws.malformed" }
+local asked = {}
+for _, name in ipairs(EXTRA) do asked[name] = true end
+for _, field in ipairs(tshark.FIELDS) do asked[field[1]] = true end
+for _, kind in ipairs(KINDS) do
+  for i = 2, #kind do
+    for name in pairs(kind[i]) do
+      if not asked[name] then EXTRA[#EXTRA + 1] = name end
+      asked[name] = true
+    end
+  end
+end
+table.sort(EXTRA)
+
+-- ---------------------------------------------------------------------------------------------------- captures
+
+-- What no stack of ours sends, and what is wrong: for what else there is to dissect.
 local function crafted()
   local four, six = { source = "10.0.0.1", destination = "10.0.0.2" }, { source = "fe80::1", destination = "ff02::1" }
   local ports = { source_port = 1000, destination_port = 2000 }
   local list = {}
   local function add(parts)
-    list[#list + 1] = { time = 100 + #list, link = "ip", data = assert(packet.build(parts)) }
+    list[#list + 1] = { time = 100 + #list, link = parts.ethernet and "ethernet" or "ip",
+      data = assert(packet.build(parts)) }
   end
   local function tcp(more)
     local fields = { seq = 4294967290, ack = 9, urgent = 3 }
@@ -185,15 +161,16 @@ local function crafted()
     return fields
   end
   add { ipv4 = four, tcp = tcp { flags = "FSRPAUECN", options = { mss = 536, window_scale = 14, sack_permitted = true,
-    timestamps = { value = 4294967295, echo = 1 } } }, payload = "data" }
+    timestamps = { value = 4294967295, echo = 1 } } } }
+  add { ipv4 = four, udp = ports, payload = "to be quoted" }
   add { ipv4 = four, tcp = tcp { flags = "A", options = { "nop", "nop", "sack",
     sack = { { left = 1, right = 2 }, { left = 4294967295, right = 5 } } } } }
   add { ipv4 = four, tcp = tcp { flags = "A", checksum = 1 }, payload = "wrong" }
   add { ipv4 = { source = "10.0.0.1", destination = "10.0.0.2", tos = 0xb8, id = 65535, checksum = 7,
     options = { { type = 148, data = "\0\0" } } }, udp = { source_port = 1000, destination_port = 2000, checksum = 5 },
     payload = "wrong, too" }
-  add { ipv4 = four, icmp = { type = 3, code = 4, mtu = 1280 }, payload = list[1].data:sub(1, 28) }
-  add { ipv4 = four, icmp = { type = 5, code = 1, gateway = "10.0.0.9" }, payload = list[1].data:sub(1, 28) }
+  add { ipv4 = four, icmp = { type = 3, code = 4, mtu = 1280 }, payload = list[2].data:sub(1, 28) }
+  add { ipv4 = four, icmp = { type = 5, code = 1, gateway = "10.0.0.9" }, payload = list[2].data:sub(1, 28) }
   add { ipv4 = four, icmp = { type = 8, identifier = 258, sequence = 772, checksum = 1 }, payload = "wrong" }
   add { ipv4 = four, igmp = { type = 0x11, max_response = 100 } }
   add { ipv4 = four, igmp = { type = 0x16, group = "224.1.2.3" } }
@@ -202,10 +179,15 @@ local function crafted()
     query_interval = 125, sources = { "10.0.0.7", "10.0.0.8" } } }
   add { ipv4 = four, igmp = { type = 0x22, records = { { type = 4, group = "224.1.2.3" },
     { type = 1, group = "224.1.2.4", sources = { "10.0.0.7" } } } } }
+  add { ipv4 = four, icmp = { type = 12, pointer = 8 }, payload = list[1].data }
+  add { ipv4 = { source = "10.0.0.1", destination = "10.0.0.2", reserved = true }, tcp = tcp { reserved = 4 } }
+  add { ethernet = { source = "02:00:00:00:00:01", destination = "ff:ff:ff:ff:ff:ff" }, trailer = ("\0"):rep(18),
+    arp = { sender_mac = "02:00:00:00:00:01", sender_address = "10.0.0.1", target_address = "10.0.0.2" } }
   add { ipv6 = six, icmpv6 = { type = 133, options = {
     { type = "source_link_layer_address", address = "02:00:00:00:00:09" } } } }
   add { ipv6 = six, icmpv6 = { type = 134, hop_limit = 64, managed = true, other = true, router_lifetime = 600,
-    reachable_time = 1000, retransmit_timer = 2000, options = {
+    reachable_time = 1000, retransmit_timer = 2000, home_agent = true,
+    preference = 1, proxy = true, options = {
       { type = "prefix_information", prefix = "fd07::", on_link = true, autonomous = true },
       { type = "mtu", mtu = 1400 }, { type = "recursive_dns_server", addresses = { "fd07::53" } } } } }
   add { ipv6 = six, icmpv6 = { type = 135, target = "fe80::9" } }
@@ -227,79 +209,124 @@ local function crafted()
   return list
 end
 
--- What tshark says: the lines, and what it complains of.
-local function ask(path)
-  local fields, errors = { "frame.time_epoch", "frame.interface_name", "frame.comment" }, netns.folder() .. "/errors"
-  for i, field in ipairs(FIELDS) do fields[i + 3] = field[1] end
-  -- It says of root that it is root, and means that it should not capture.
-  local code, text = netns.start(("%stshark -n -r %s -o ip.defragment:FALSE -o ipv6.defragment:FALSE " ..
-    "-o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE " ..
-    "-o tcp.desegment_tcp_streams:FALSE -o tcp.relative_sequence_numbers:FALSE " ..
-    "-o tcp.analyze_sequence_numbers:FALSE -T fields -E occurrence=f -e %s 2>%s")
-    :format(netns.CLEAN, path, table.concat(fields, " -e "), errors)):wait(60)
-  assert.equal(0, code)
-  local lines = {}
-  for line in text:gmatch("[^\n]+") do
-    local values = {}
-    for value in (line .. "\t"):gmatch("([^\t]*)\t") do values[#values + 1] = value end
-    lines[#lines + 1] = values
+-- What a capture says of an event.
+local function remark(event)
+  local said = {}
+  if event.cause then said[1] = "dropped: " .. event.cause end
+  for _, name in ipairs { "corrupted", "reordered", "duplicated" } do
+    if event[name] then said[#said + 1] = name end
   end
-  return lines, (netns.read(errors):gsub('Running as user "root"[^\n]*\n', ""))
+  local text = table.concat(said, "; ")
+  if event.copy_cause then text = text .. ", the copy dropped: " .. event.copy_cause end
+  return text ~= "" and text or nil
 end
 
--- Numbers as tshark writes them, decimal or hexadecimal; whether something is so.
-local function same(theirs, ours)
-  if type(ours) == "boolean" then ours = ours and 1 or 0 end
-  if type(ours) == "number" then
-    return tonumber(theirs) == ours or theirs == (ours == 1 and "True" or ours == 0 and "False")
+-- What differs between tshark and us, and between the packet and what `build` makes of what `dissect` found.
+local function differences(said, data, link, compared)
+  local parts = assert(packet.dissect(data, { link = link }))
+  local list = tshark.compare(said, parts, compared)
+  if packet.build(parts) ~= data then list[#list + 1] = "it is not built again" end
+  for i, difference in ipairs(list) do
+    list[i] = packet.summary(data, { link = link }) .. ": " .. difference
   end
-  return theirs == ours
+  return list, parts
+end
+
+-- Whether a checksum is wrong; of those tshark says what we say.
+local function is_spoiled(parts)
+  for _, layer in ipairs { "ipv4", "tcp", "udp", "icmp", "icmpv6", "igmp" } do
+    if parts[layer] and parts[layer].checksum_ok == false then return true end
+  end
+  return false
+end
+
+local function extend(list, more)
+  for _, item in ipairs(more) do list[#list + 1] = item end
+end
+
+-- As `it`, where a program is installed. No namespaces are needed here.
+local function with(program, name, fn)
+  if netns.has(program) then it(name, fn) else pending(("%s (%s is not installed)"):format(name, program)) end
 end
 
 describe("tshark", function()
   after_each(netns.finish)
 
-  netns.specs(it, pending)({ "tshark" }, "reads our captures without a complaint, and says of each packet what we say",
-    function()
-      local list, path = traffic.everything(), netns.folder() .. "/all.pcapng"
-      for _, item in ipairs(crafted()) do list[#list + 1] = item end
-      local writer = assert(pcap.writer(path))
-      local ids = { ip = writer:interface { name = "a-b" }, ethernet = writer:interface { name = "switch",
-        link = "ethernet" } }
-      for i, item in ipairs(list) do
-        assert.equal(1, writer:packet(ids[item.link], item.time, item.data, { comment = "packet " .. i }))
+  -- A capture of a lab, and what is wrong with it.
+  local function check_lab(compared)
+    local path = netns.folder() .. "/lab.pcapng"
+    local events = lab_traffic.record(path)
+    local list, reader, wrong = tshark.read(path, EXTRA), assert(pcap.reader(path)), {}
+    local corrupted = false -- by now
+    assert.is_true(#events > 1000)
+    assert.equal(#events, #list)
+    for i, event in ipairs(events) do
+      local said, item = list[i], assert(reader:read())
+      local way = event.direction == "a->b" and event.from .. "-" .. event.to or event.to .. "-" .. event.from
+      local wanted = ("%d: %.9f %s %s"):format(i, event.time, way, remark(event) or "-")
+      for _, row in ipairs {
+        ("%d: %s %s %s"):format(i, said["frame.time_epoch"][1], said["frame.interface_name"][1],
+          said["frame.comment"][1] or "-"),
+        ("%d: %.9f %s %s"):format(i, item.time, item.interface_name, item.comment or "-"),
+      } do
+        if row ~= wanted then wrong[#wrong + 1] = wanted .. ": the capture has " .. row end
       end
-      assert.equal(1, writer:close())
-
-      local lines, errors = ask(path)
-      assert.equal("", errors)
-      assert.equal(#list, #lines)
-      local compared, differences = {}, {}
-      for i, item in ipairs(list) do
-        local values, parts = lines[i], assert(packet.dissect(item.data, { link = item.link }))
-        assert.same({ ("%.9f"):format(item.time), item.link == "ip" and "a-b" or "switch", "packet " .. i },
-          { unpack(values, 1, 3) })
-        for k, field in ipairs(FIELDS) do
-          local ours = field[2](parts)
-          if ours ~= nil then
-            compared[field[1]] = (compared[field[1]] or 0) + 1
-            if not same(values[k + 3], ours) then
-              differences[#differences + 1] = ("%s: %s: tshark has %s, we have %s"):format(
-                packet.summary(item.data, { link = item.link }), field[1], values[k + 3], tostring(ours))
-            end
-          end
-        end
+      if item.data ~= event.packet or item.link ~= event.link then wrong[#wrong + 1] = wanted .. ": another packet" end
+      if said["_ws.malformed"][1] then wrong[#wrong + 1] = wanted .. ": malformed" end
+      local different, parts = differences(said, item.data, item.link, compared)
+      extend(wrong, different)
+      if is_spoiled(parts) and not corrupted then wrong[#wrong + 1] = wanted .. ": a wrong checksum" end
+      corrupted = corrupted or event.corrupted
+    end
+    assert.is_nil(reader:read())
+    assert.is_nil(reader:error())
+    reader:close()
+    for _, kind in ipairs(KINDS) do
+      local found = false
+      for i = 1, #list do
+        found = is_of(list[i], kind[2]) and is_of(list[i], kind[3] or {})
+        if found then break end
       end
-      assert.same({}, differences)
-      for _, field in ipairs(FIELDS) do assert.is_number(compared[field[1]], field[1] .. " was never compared") end
-    end)
+      if not found then wrong[#wrong + 1] = "there is no " .. kind[1] end
+    end
+    return wrong
+  end
 
-  netns.specs(it, pending)({ "tshark", "editcap" }, "writes captures that we read as it means them", function()
+  -- What is wrong with what only `build` makes.
+  local function check_crafted(compared)
+    local list, path, wrong = crafted(), netns.folder() .. "/crafted.pcapng", {}
+    local writer = assert(pcap.writer(path))
+    local ids = { ip = writer:interface { name = "a-b" }, ethernet = writer:interface { name = "switch",
+      link = "ethernet" } }
+    for i, item in ipairs(list) do
+      assert.equal(1, writer:packet(ids[item.link], item.time, item.data, { comment = "packet " .. i }))
+    end
+    assert.equal(1, writer:close())
+    local lines = tshark.read(path, EXTRA)
+    assert.equal(#list, #lines)
+    for i, item in ipairs(list) do
+      assert.same({ "packet " .. i }, lines[i]["frame.comment"])
+      extend(wrong, (differences(lines[i], item.data, item.link, compared)))
+    end
+    return wrong
+  end
+
+  with("tshark", "reads captures of all there is without a complaint, and says of each packet what we say", function()
+    local compared = {}
+    assert.same({}, check_lab(compared))
+    assert.same({}, check_crafted(compared))
+    for _, field in ipairs(tshark.FIELDS) do assert.is_number(compared[field[1]], field[1] .. " was never compared") end
+  end)
+
+  with("editcap", "writes captures that we read as it means them", function()
     local folder = netns.folder()
     local source = folder .. "/ours.pcapng"
     local writer = assert(pcap.writer(source))
     writer:interface { name = "a-b" }
-    local list = crafted()
+    local list = {}
+    for _, item in ipairs(crafted()) do
+      if item.link == "ip" then list[#list + 1] = item end
+    end
     for _, item in ipairs(list) do writer:packet(0, item.time + 1e-6, item.data, { comment = "kept" }) end
     writer:close()
     for _, format in ipairs { "pcapng", "pcap", "nsecpcap" } do

@@ -109,10 +109,11 @@ describe("a chart", function()
     for _, title in ipairs { "cwnd, one", "cwnd, two", "ssthresh, one", "ssthresh, two" } do
       assert.is_truthy(script:find(" title '" .. title .. "'", 1, true))
     end
-    plot.draw("window", csv, path "two.svg", { of = "two", title = "Bob's" })
+    plot.draw("window", csv, path "two.svg", { of = "two", title = "Bob's\n'print 1" })
     script = netns.read(path "two.gp")
     assert.is_nil(script:find("one.cwnd", 1, true))
-    assert.is_truthy(script:find("set title 'Bob''s' font", 1, true) and script:find("column('two.cwnd')", 1, true))
+    assert.is_truthy(script:find("set title 'Bob''s ''print 1' font", 1, true))
+    assert.is_truthy(script:find("column('two.cwnd')", 1, true))
     local ok, err = plot.draw({ title = "Mine", y = "things", series = { { column = "mine", style = "points" } } }, csv,
       path "two.svg")
     assert.equal(has_gnuplot and 1 or nil, ok, err)
@@ -172,27 +173,6 @@ describe("a chart", function()
       assert.matches("bad argument " .. expected .. "%)", failure(plot.draw, arguments[1], arguments[2], arguments[3],
         arguments[4]))
     end
-  end)
-end)
-
-describe("the lossy download", function()
-  it("writes samples, packets and charts", function()
-    local old_arg, old_print, lines, folder = arg, print, {}, path "the plots"
-    _G.arg, _G.print = { folder }, function(line) lines[#lines + 1] = line end
-    local ok, err = pcall(assert(loadfile "examples/lossy_download.lua"))
-    _G.arg, _G.print = old_arg, old_print
-    assert(ok, err)
-    for _, name in ipairs { "download.csv", "sequence.csv", "download.pcapng" } do
-      assert.is_true(#netns.read(folder .. "/" .. name) > 10000)
-    end
-    for _, name in ipairs { "sequence", "window", "rtt", "throughput", "queue" } do
-      assert(netns.read(folder .. "/" .. name .. ".gp"))
-      assert.is_true(not has_gnuplot or netns.read(folder .. "/" .. name .. ".svg"):find "</svg>%s*$" ~= nil)
-    end
-    assert.matches("^client: 2097152 bytes in %d+%.%d+ s, %d+%.%d+ Mbit/s$", lines[1])
-    assert.matches("^sender: %d+ retransmissions, rtt 8%d%.%d ms$", lines[2])
-    assert.equal(has_gnuplot and "sequence   " .. folder .. "/sequence.svg" or
-      "sequence   gnuplot not found; the script is " .. folder .. "/sequence.gp", lines[3])
   end)
 end)
 

@@ -1,5 +1,5 @@
 -- The README tells the truth: its snippets run, each in a pair of stacks of its own, and print what follows "-->"; its
--- table of errors says what netstack.errors says.
+-- table of errors says what netstack.errors says. What is a spec itself is run by busted_spec.lua.
 
 local netstack = require "netstack"
 
@@ -51,7 +51,8 @@ describe("the README", function()
   for place, code in text:gmatch("()\n```lua\n(.-)\n```\n") do
     for heading in text:sub(before, place):gmatch("\n##+ ([^\n]+)") do section = heading end
     before = place
-    it("has a snippet that does what it says: " .. section, function()
+    local test = code:find("lab_it", 1, true) and function() end or it
+    test("has a snippet that does what it says: " .. section, function()
       if code:find("netstack.luasocket", 1, true) then
         for _, module in ipairs { "netstack.luasocket", "socket" } do
           if not pcall(require, module) then return pending(module .. " is missing") end

@@ -55,13 +55,25 @@ void nst_packet_addresses(const nst_interface *interface, const uint8_t *packet,
   ip6_addr_assign_zone(ip_2_ip6(destination), IP6_UNKNOWN, &interface->netifs[0]);
 }
 
+/* lwIP tells of closed ports only who sent to the first address of the netif that a packet came in by. */
+static struct netif *netif_of(nst_interface *interface, const uint8_t *packet) {
+  int i;
+  if (packet[0] >> 4 == 4 && memcmp(packet + 16, &netif_ip4_addr(&interface->netifs[0])->addr, 4) != 0) {
+    for (i = 1; i < NST_IPV4_ADDRESSES && interface->registered[i]; i++) {
+      if (memcmp(packet + 16, &netif_ip4_addr(&interface->netifs[i])->addr, 4) == 0) return &interface->netifs[i];
+    }
+  }
+  return &interface->netifs[0];
+}
+
 /* Hands a packet to lwIP, which owns it from then on, or what is for groups to who is in them. */
 static void feed(nst_interface *interface, nst_packet *packet) {
   nst_stack *stack = interface->stack;
+  struct netif *netif = netif_of(interface, packet->data);
   struct pbuf *p = nst_packet_to_pbuf(packet, &stack->memory);
   stack->refused = NULL;
   if (nst_group_input(interface, p)) return;
-  if (interface->netifs[0].input(p, &interface->netifs[0]) != ERR_OK) pbuf_free(p);
+  if (netif->input(p, netif) != ERR_OK) pbuf_free(p);
   if (stack->refused) { /* an answer that could not wait; TCP clears this when it will try again */
     stack->refused->dropped_out++;
     stack->refused = NULL;

@@ -67,7 +67,7 @@ struct nst_tcp {
   nst_time sample_start;   /* when the timed segment was sent */
   /* of the pcb, when it was taken up */
   uint32_t acked_before, sent_before, window_before, timed_before, timed_sequence_before;
-  uint8_t tries_before, duplicates_before;
+  uint8_t duplicates_before;
   nst_time sent_at;        /* when something new was sent last */
   bool recovering;         /* RFC 6582: until `recover` is acknowledged (tcp_recovery.c) */
   uint32_t recover;

@@ -17,7 +17,6 @@ static uint32_t initial_window(const struct tcp_pcb *pcb) {
 static void recover_further(nst_tcp *tcp) {
   struct tcp_pcb *pcb = tcp->pcb;
   uint32_t acked = pcb->lastack - tcp->acked_before, window = tcp->window_before;
-  tcp->tries_before = pcb->nrtx; /* lwIP has begun to count anew */
   if (tcp_rexmit(pcb) != ERR_OK) return;
   window = window > acked ? window - acked : 0;
   if (acked >= pcb->mss || window < pcb->mss) window += pcb->mss;
@@ -58,4 +57,20 @@ void nst_tcp_after_pause(nst_tcp *tcp) {
   uint32_t window = initial_window(pcb);
   if (pcb->unacked || pcb->unsent || tcp->socket.stack->now - tcp->sent_at <= tcp->rto) return;
   if (pcb->cwnd > window) pcb->cwnd = window;
+}
+
+/*
+** What takes up sequence numbers that were sent before is sent again, but for probes of a closed window. Those of a SYN
+** lwIP counts as sent from the beginning.
+*/
+void nst_tcp_sends(const struct tcp_pcb *pcb, const struct tcp_hdr *header, const struct pbuf *p) {
+  unsigned flags = TCPH_FLAGS(header);
+  nst_tcp *tcp;
+  if (pcb == NULL || pcb->persist_backoff > 0) return;
+  if (flags & TCP_SYN ? pcb->nrtx == 0 : !TCP_SEQ_LT(lwip_ntohl(header->seqno), pcb->snd_nxt)) return;
+  if (p->tot_len == TCPH_HDRLEN_BYTES(header) && !(flags & (TCP_SYN | TCP_FIN))) return;
+  tcp = tcp_ext_arg_get(pcb, 0);
+  if (tcp == NULL) return;
+  tcp->retransmits++;
+  tcp->socket.stack->counters.tcp_retransmits++;
 }

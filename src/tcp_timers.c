@@ -57,7 +57,6 @@ void nst_tcp_timers_before(nst_tcp *tcp) {
   tcp->acked_before = pcb->lastack;
   tcp->timed_before = pcb->rttest;
   tcp->timed_sequence_before = pcb->rtseq;
-  tcp->tries_before = pcb->nrtx;
   tcp->sent_before = pcb->snd_nxt;
   tcp->window_before = pcb->cwnd;
   tcp->duplicates_before = pcb->dupacks;
@@ -105,10 +104,6 @@ static void update_retransmission(nst_tcp *tcp) {
   if (pcb->nrtx > 0 || (pcb->flags & (TF_RTO | TF_INFR))) pcb->rttest = 0;
   if (pcb->rttest != 0 && (tcp->timed_before == 0 || pcb->rtseq != tcp->timed_sequence_before)) {
     tcp->sample_start = now;
-  }
-  if (pcb->nrtx > tcp->tries_before) {
-    tcp->retransmits += pcb->nrtx - tcp->tries_before;
-    tcp->socket.stack->counters.tcp_retransmits += pcb->nrtx - tcp->tries_before;
   }
   if (pcb->rtime < 0 || pcb->persist_backoff > 0) tcp->retransmit_at = NST_NEVER;
   else if (pcb->rtime != RUNNING || tcp->retransmit_at == NST_NEVER) tcp->retransmit_at = now + tcp->rto;

@@ -32,32 +32,27 @@ end
 ---@param path string
 ---@return netstack.capture|nil, string?
 function M.new(path)
-  local file, err = io.open(path, "wb")
-  if not file then return nil, err end
-  local writer
-  writer, err = pcap.writer(file)
+  local writer, err = pcap.writer(path)
   if not writer then return nil, err end
-  return setmetatable({ path = path, file = file, writer = writer, links = {}, failure = false, pending = false },
-    Capture)
+  return setmetatable({ path = path, writer = writer, links = {}, failure = false, pending = false }, Capture)
 end
 
 local function stop(self)
   for _, link in ipairs(self.links) do watch.set(link, self, nil) end
-  self.links = {}
-  self.file:close()
-  self.file = nil
+  self.links, self.writer = {}, nil
 end
 
 -- The packets of a run are in the file when it is over. What can't be written is told once, and is the capture's end.
 local function flush(self)
   self.pending = false
-  if not self.file then return 1 end
-  local err = self.failure
+  local writer, err = self.writer, self.failure
+  if not writer then return 1 end
   if not err then
-    local ok, why = self.file:flush()
+    local ok, why = writer:flush()
     if ok then return 1 end
     err = why
   end
+  writer:close()
   stop(self)
   return nil, self.path .. ": " .. err:gsub("^.-: ", "")
 end
@@ -75,8 +70,8 @@ end
 -- @treturn integer|nil 1
 -- @treturn string "closed", or what the system says
 function Capture:add(link)
-  if not self.file then return nil, "closed" end
   local writer = self.writer
+  if not writer then return nil, "closed" end
   local a, b = watch.names(link)
   local id, err = writer:interface { name = a .. "-" .. b, link = watch.medium(link) }
   if not id then return nil, err end
@@ -92,11 +87,20 @@ end
 -- @treturn string what the system says, if it had not yet said so
 ---@return integer|nil, string?
 function Capture:close()
-  if not self.file then return 1 end
+  local writer = self.writer
+  if not writer then return 1 end
   local ok, err = flush(self)
   if not ok then return nil, err end
+  ok, err = writer:close()
   stop(self)
+  if not ok then return nil, self.path .. ": " .. err end
   return 1
+end
+
+Capture.__close = Capture.close
+
+function Capture:__tostring()
+  return "capture " .. self.path .. (self.writer and "" or " (closed)")
 end
 
 return M

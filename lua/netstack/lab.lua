@@ -8,6 +8,7 @@ local capture = require "netstack.capture"
 local check = require "netstack.check"
 local core = require "netstack.core"
 local drawing = require "netstack.lab.drawing"
+local joining = require "netstack.lab.joining"
 local links = require "netstack.link"
 local names = require "netstack.names"
 local numbering = require "netstack.lab.numbering"
@@ -191,81 +192,6 @@ end
 
 local own_options = { addresses = true, outside = true }
 
-local function check_addresses(value)
-  if value == nil then return {} end
-  if type(value) ~= "table" then bad(3, "link", "option 'addresses': table expected, got " .. type(value)) end
-  local lists = {}
-  for side = 1, 2 do
-    local one = value[side]
-    if type(one) == "string" then one = { one } end
-    if one and type(one) ~= "table" then
-      bad(3, "link", "option 'addresses': an address, or a list of them, for either end expected")
-    end
-    for _, text in ipairs(one or {}) do
-      if type(text) ~= "string" or not prefix.parse(text) then
-        bad(3, "link", format("option 'addresses': invalid address '%s'", tostring(text)))
-      end
-    end
-    lists[side] = one or nil
-  end
-  return lists
-end
-
--- The segment that a link makes or is in; nil where switches would go in circles.
-local function segment_of(x, y)
-  if x.switch and y.switch then return x.segment ~= y.segment and x.segment or nil end
-  if x.switch or y.switch then return (x.switch and x or y).segment end
-  return { ports = {}, routers = {}, switches = {}, hosts = 0 }
-end
-
--- Two networks of switches become one: the hosts of the second are numbered as those of the first.
-local function merge(lab, to, from)
-  if not to.first and from.first then
-    to.first, to.length4, to.room, to.number, to.hosts = from.first, from.length4, from.room, from.number, from.hosts
-  end
-  for _, node in ipairs(from.switches) do
-    node.segment = to
-    to.switches[#to.switches + 1] = node
-  end
-  for _, port in ipairs(from.ports) do
-    port.segment = to
-    to.ports[#to.ports + 1] = port
-    if port.numbered and from.first ~= to.first then
-      local list, err = lab.numbering:addresses(to, port.ipv6)
-      if not list then return nil, err end
-      port.interface:set_addresses(list)
-    end
-  end
-  for _, port in ipairs(from.routers) do to.routers[#to.routers + 1] = port end
-  return 1
-end
-
--- Joins one end of a link to its node.
-local function join(lab, edge, side, node, device, segment, given)
-  local port = { node = node, edge = edge, side = side, segment = segment }
-  if node.switch then
-    local number, err = node.switch:attach(device)
-    if not number then return nil, err end
-    return port
-  end
-  local mtu = device:mtu() > 0 and device:mtu() or node.mtu
-  port.numbered, port.ipv6 = given == nil, mtu >= 1280
-  local list, err = given, nil
-  if not list then list, err = lab.numbering:addresses(segment, port.ipv6) end
-  if not list then return nil, err end
-  port.interface, err = node.stack:attach(device, { addresses = list })
-  if not port.interface then return nil, err end
-  return port
-end
-
-local function enlist(node, port)
-  node.ports[#node.ports + 1] = port
-  if not node.stack then return end
-  local segment = port.segment
-  segment.ports[#segment.ports + 1] = port
-  if node.kind ~= "host" then segment.routers[#segment.routers + 1] = port end
-end
-
 --- Joins two of the lab. Between hosts and routers packets are IP unless `medium = "ethernet"`; a switch has Ethernet.
 -- @tparam stack|switch|string x
 -- @tparam stack|switch|string y
@@ -287,12 +213,13 @@ function Lab:link(x, y, opts)
   end
   if nodes[1] == nodes[2] then bad(2, "link", format("'%s' to itself", nodes[1].name)) end
   opts = opts or {}
-  local given = check_addresses(opts.addresses)
+  local given = joining.addresses(opts.addresses)
   if opts.outside ~= nil and type(opts.outside) ~= "boolean" then
     bad(3, "link", "option 'outside': boolean expected, got " .. type(opts.outside))
   end
-  local segment = segment_of(nodes[1], nodes[2])
+  local segment = joining.segment(nodes[1], nodes[2])
   if not segment then bad(2, "link", "a second way between switches would go in circles") end
+  if nodes[1].switch and nodes[2].switch and not joining.fits(segment, nodes[2].segment) then return nil, "full" end
   for side = 1, 2 do
     for _, text in ipairs(given[side] or {}) do
       local bytes, length = prefix.parse(text)
@@ -318,7 +245,7 @@ function Lab:link(x, y, opts)
   local edge = { link = link, ports = {} }
   local devices = { a, b }
   for side = 1, 2 do
-    local port, err = join(self, edge, side, nodes[side], devices[side], segment, given[side])
+    local port, err = joining.join(self.numbering, edge, side, nodes[side], devices[side], segment, given[side])
     if not port then
       link:close()
       if edge.ports[1] and edge.ports[1].interface then edge.ports[1].interface:detach() end
@@ -328,16 +255,18 @@ function Lab:link(x, y, opts)
   end
   for side = 1, 2 do
     edge.ports[side].says_outside = opts.outside
-    enlist(nodes[side], edge.ports[side])
+    joining.enlist(nodes[side], edge.ports[side])
   end
   watch.name(link, nodes[1].name, nodes[2].name)
   self.between[between] = count
   self.edges[#self.edges + 1] = edge
   core.kept(link).lab = self
-  if nodes[1].switch and nodes[2].switch then merge(self, segment, nodes[2].segment) end
-  for _, running in ipairs(self.captures) do running:add(link) end
-  self.stale = true
-  scheduler.before(function() self:update() end)
+  if nodes[1].switch and nodes[2].switch then joining.merge(self.numbering, segment, nodes[2].segment) end
+  for _, watcher in ipairs(self.watchers) do watcher:add(link) end
+  if not self.stale then
+    self.stale = true
+    scheduler.before(function() self:update() end)
+  end
   return link
 end
 
@@ -347,6 +276,15 @@ end
 function Lab:links()
   local list = {}
   for i, edge in ipairs(self.edges) do list[i] = edge.link end
+  return list
+end
+
+--- All hosts, routers and NATs, in the order in which they were made.
+-- @treturn {stack,...}
+---@return netstack.stack[]
+function Lab:stacks()
+  local list = {}
+  for _, node in ipairs(self.nodes) do list[#list + 1] = node.stack end
   return list
 end
 
@@ -363,10 +301,11 @@ end
 -- @tparam function fn
 -- @tparam[opt] table opts as of `netstack.run`; `progress`: true and false show virtual time, events and packets on the
 -- standard error or do not; by default where that is a terminal
+-- @param ... further arguments of fn
 -- @return what fn returns
----@param fn fun(net: netstack.lab): ...
+---@param fn fun(net: netstack.lab, ...): ...
 ---@param opts? table
-function Lab:run(fn, opts)
+function Lab:run(fn, opts, ...)
   check_open(self, "run")
   if type(fn) ~= "function" then bad(1, "run", "function expected, got " .. type(fn)) end
   if opts ~= nil and type(opts) ~= "table" then bad(2, "run", "table expected, got " .. type(opts)) end
@@ -378,13 +317,13 @@ function Lab:run(fn, opts)
   own.progress = own.progress or nil
   local why = scheduler.check_options(own)
   if why then bad(2, "run", why) end
-  if not clear then return scheduler.run(fn, own, self) end
+  if not clear then return scheduler.run(fn, own, self, ...) end
   local function done(ok, ...)
     clear()
     if not ok then error((...), 0) end
     return ...
   end
-  return done(pcall(scheduler.run, fn, own, self))
+  return done(pcall(scheduler.run, fn, own, self, ...))
 end
 
 -- ---- bad days ----
@@ -465,6 +404,37 @@ end
 
 -- ---- seeing ----
 
+--- Gives `watcher:add(link)` all links, those made later, too, until the lab or the caller closes it.
+-- @tparam table watcher its `add` returns nil and an error where a link cannot be watched, "closed" is none; its
+-- `close`, which may be called twice, nil and an error
+-- @treturn table|nil watcher; nil: it was closed
+-- @treturn string what `add` says
+function Lab:watch(watcher)
+  check_open(self, "watch")
+  for _, edge in ipairs(self.edges) do
+    local ok, why = watcher:add(edge.link)
+    if not ok and why ~= "closed" then
+      watcher:close()
+      return nil, why
+    end
+  end
+  self.watchers[#self.watchers + 1] = watcher
+  return watcher
+end
+
+--- Takes a watcher away, and closes it.
+-- @tparam table watcher
+-- @return what its `close` returns
+function Lab:unwatch(watcher)
+  for i, one in ipairs(self.watchers) do
+    if one == watcher then
+      table.remove(self.watchers, i)
+      break
+    end
+  end
+  return watcher:close()
+end
+
 --- Captures all links in one pcapng file from now on, those made later, too: one interface each, virtual times from the
 -- lab's beginning. What a run carried is in the file when it is over.
 -- @tparam string path
@@ -477,15 +447,7 @@ function Lab:capture(path)
   if type(path) ~= "string" then bad(1, "capture", "string expected, got " .. type(path)) end
   local running, err = capture.new(path)
   if not running then return nil, err end
-  for _, edge in ipairs(self.edges) do
-    local ok, why = running:add(edge.link)
-    if not ok and why ~= "closed" then
-      running:close()
-      return nil, why
-    end
-  end
-  self.captures[#self.captures + 1] = running
-  return running
+  return self:watch(running)
 end
 
 --- Writes the lab as a graph for Graphviz, and its picture beside it where `dot` is installed.
@@ -504,7 +466,7 @@ function Lab:draw(path)
   return drawing.write(path, drawing.text(self.nodes, self.edges))
 end
 
---- Closes everything: captures, stacks, switches, links. Repeating it is harmless.
+--- Closes everything: captures and other watchers, stacks, switches, links. Repeating it is harmless.
 -- @treturn integer|nil 1
 -- @treturn string why a capture is not complete
 ---@return integer|nil, string?
@@ -512,15 +474,22 @@ function Lab:close()
   if self.closed then return 1 end
   self.closed = true
   local complaints = {}
-  for _, running in ipairs(self.captures) do
-    local ok, err = running:close()
+  for _, watcher in ipairs(self.watchers) do
+    local ok, err = watcher:close()
     if not ok then complaints[#complaints + 1] = err end
   end
   for _, node in ipairs(self.nodes) do (node.stack or node.switch):close() end
   for _, edge in ipairs(self.edges) do edge.link:close() end
-  self.nodes, self.edges, self.by_name, self.by_object, self.captures = {}, {}, {}, {}, {}
+  self.nodes, self.edges, self.by_name, self.by_object, self.watchers = {}, {}, {}, {}, {}
   if complaints[1] then return nil, concat(complaints, "; ") end
   return 1
+end
+
+Lab.__close = Lab.close
+
+function Lab:__tostring()
+  if self.closed then return "lab (closed)" end
+  return format("lab (nodes: %d, links: %d)", #self.nodes, #self.edges)
 end
 
 --- A lab with nothing in it.
@@ -531,7 +500,7 @@ end
 function M.new(options)
   options = check.options(options, { seed = check.integer(0, 2 ^ 53) }, 1, "new")
   return setmetatable({ seed = options.seed or 1, nodes = {}, edges = {}, by_name = {}, by_object = {}, between = {},
-    captures = {}, numbering = numbering.new(), since = core.lab_clock(), stale = false, closed = false }, Lab)
+    watchers = {}, numbering = numbering.new(), since = core.lab_clock(), stale = false, closed = false }, Lab)
 end
 
 return M

@@ -146,6 +146,7 @@ end
 --- A link between two devices, whose ends attach to stacks as any device. Times pass in `netstack.run` only.
 -- @tparam[opt] table options `seed` (1), `medium` ("ip"), `checksum` (true), `mtu` of the ends (that of the first
 -- stack), `since` (by `core.lab_clock`, from which traces tell times), and what `set` takes, for both directions
+-- @tparam[opt=1] integer n which argument of `link` these are, in errors
 -- @treturn link|nil
 -- @treturn device|string end a, or "no memory"
 -- @treturn device end b

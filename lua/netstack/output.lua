@@ -56,6 +56,19 @@ function Output:write(data)
   return nil, tostring(err)
 end
 
+--- Hands all of it to the system.
+-- @treturn integer|nil 1
+-- @treturn string what the system says, once; "closed" after that
+function Output:flush()
+  local file = self.file
+  if not file then return nil, "closed" end
+  local ok, err = file:flush()
+  if ok then return 1 end
+  self.file = nil
+  if self.own then file:close() end
+  return nil, tostring(err)
+end
+
 --- Hands all of it to the system, and closes the file if it was opened here.
 -- @treturn integer|nil 1, also the second time
 -- @treturn string what the system says, if it had not yet said so: the disk may be full
@@ -79,6 +92,7 @@ end
 -- LuaJIT's compiled code repeats a call that failed, which then succeeds: the C library has let go of the bytes.
 if jit then
   jit.off(Output.write)
+  jit.off(Output.flush)
   jit.off(Output.close)
 end
 

@@ -6,11 +6,11 @@
 
 local check = require "netstack.check"
 local csv_number = require("netstack.csv").number
-local output = require "netstack.output"
+local picture = require "netstack.picture"
 
 local concat, find, format, gsub, match, sub = table.concat, string.find, string.format, string.gsub, string.match,
   string.sub
-local ipairs, open, lines_of, popen, type = ipairs, io.open, io.lines, io.popen, type
+local ipairs, open, lines_of, type = ipairs, io.open, io.lines, type
 
 local M = {}
 
@@ -42,9 +42,9 @@ M.charts = {
   } },
 }
 
--- Gnuplot takes a text between single quotes as it is.
+-- Gnuplot takes a text between single quotes as it is, up to the end of its line.
 local function quoted(text)
-  return "'" .. gsub(text, "'", "''") .. "'"
+  return "'" .. gsub(gsub(text, "%c", " "), "'", "''") .. "'"
 end
 
 -- A path that no program takes for an option, a pipe or a place of its own.
@@ -207,27 +207,6 @@ end
 
 -- ---------------------------------------------------------------------------------------------------- drawing
 
-local function write(path, text)
-  local file, err = output.new(path, "draw")
-  if not file then return nil, err end
-  local ok, why = file:write(text)
-  if ok then ok, why = file:close() end
-  return ok, why and path .. ": " .. why
-end
-
--- Runs gnuplot. What it says of a script is the failure, also when it then goes on.
-local function gnuplot(path)
-  local command = "LC_ALL=C gnuplot -d '" .. gsub(plain(path), "'", "'\\''") .. "' 2>&1 </dev/null; echo \"status $?\""
-  local pipe, err = popen(command)
-  if not pipe then return nil, err end
-  local text = pipe:read("*a")
-  pipe:close()
-  local said, status = match(text, "^(.-)%s*status (%d+)%s*$")
-  if status == "127" then return nil, "gnuplot not found" end
-  if status ~= "0" then return nil, "gnuplot: " .. (said or text) end
-  return 1
-end
-
 -- Whether a file ends as a picture does; gnuplot does not look whether it could be written.
 local function is_whole(path)
   local file = open(path, "rb")
@@ -294,9 +273,9 @@ function M.draw(chart, csv, svg, options)
   if not content then return nil, err end
   local path = gsub(svg, "%.svg$", "") .. ".gp"
   local ok
-  ok, err = write(path, content)
+  ok, err = picture.write(path, content)
   if not ok then return nil, err end
-  ok, err = gnuplot(path)
+  ok, err = picture.run("gnuplot", { "-d", plain(path) })
   if not ok then return nil, err, path end
   if not is_whole(svg) then return nil, svg .. ": could not be written", path end
   return 1

@@ -6,6 +6,9 @@ local pcall, tostring, type = pcall, tostring, type
 
 local M = {}
 
+--- What else is known of a ticket that is waited for, a text or nil: a function, or false.
+M.about = false
+
 --- What a sleeping task waits for; it is told by its time, not by a text of its own.
 M.SLEEP = {}
 
@@ -22,6 +25,8 @@ local function purpose(waiter)
     what = ok and text or waiter.ticket
   end
   local text = "waits for " .. tostring(what)
+  local more = M.about and waiter.ticket and M.about(waiter.ticket)
+  if more then text = text .. " on " .. more end
   if (waiter.position or 0) ~= 0 then text = format("%s until %.6g s", text, waiter.key) end
   return text
 end

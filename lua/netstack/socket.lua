@@ -10,7 +10,9 @@ local scheduler = require "netstack.scheduler"
 local wait, deadline = scheduler.wait, scheduler.deadline
 local error, getmetatable, setmetatable, tostring, type = error, getmetatable, setmetatable, tostring, type
 
-local M = {}
+local M = {
+  made = false, -- called with each new socket
+}
 
 --- Waits until the socket can be read or written; the caller then tries again.
 -- @tparam table self
@@ -115,7 +117,7 @@ end
 
 --- A socket over a handle. The stack is held weakly: a socket does not keep it alive.
 function M.new(metatable, handle, stack)
-  return setmetatable({
+  local socket = setmetatable({
     handle = handle,
     stack = stack and M.weak(stack) or nil,
     block = nil, -- timeout of each wait
@@ -123,6 +125,9 @@ function M.new(metatable, handle, stack)
     read = nil, -- ticket, made at the first wait
     write = nil,
   }, metatable)
+  local made = M.made
+  if made then made(socket) end
+  return socket
 end
 
 local weak_values = { __mode = "v" }

@@ -44,6 +44,10 @@ signed char nst_tcp_check(struct tcp_pcb *pcb, struct tcp_hdr *header, uint16_t 
 #define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, options_length, first_length, second, p) \
   nst_tcp_check(pcb, header, options_length, p)
 
+/* Each segment of a connection as it is sent, in network order; nothing is added to its options (tcp_recovery.c). */
+void nst_tcp_sends(const struct tcp_pcb *pcb, const struct tcp_hdr *header, const struct pbuf *p);
+#define LWIP_HOOK_TCP_OUT_ADD_TCPOPTS(p, header, pcb, options) (nst_tcp_sends(pcb, header, p), options)
+
 /* How many segments may wait out of order (tcp_check.c). */
 uint16_t nst_tcp_out_of_order_at_most(const struct tcp_pcb *pcb);
 #define TCP_OOSEQ_PBUFS_LIMIT(pcb) nst_tcp_out_of_order_at_most(pcb)

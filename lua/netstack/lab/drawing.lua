@@ -1,6 +1,7 @@
 --- A lab as a graph for Graphviz.
 -- @module netstack.lab.drawing
 
+local pictures = require "netstack.picture"
 local watch = require "netstack.watch"
 
 local concat, format, ipairs = table.concat, string.format, ipairs
@@ -66,26 +67,6 @@ function M.text(nodes, edges)
   return concat(lines, "\n") .. "\n"
 end
 
--- A word of a shell's command line.
-local function word(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
-
-local function write(path, text)
-  local file, err = io.open(path, "wb")
-  if not file then return nil, err end
-  local ok, why = file:write(text)
-  if ok then ok, why = file:flush() end
-  file:close()
-  if ok then return 1 end
-  return nil, path .. ": " .. tostring(why):gsub("^.-: ", "")
-end
-
-local function has_dot()
-  local pipe = io.popen("command -v dot 2>/dev/null")
-  local found = pipe and pipe:read("*l")
-  if pipe then pipe:close() end
-  return found ~= nil
-end
-
 --- Writes the graph to `path`, and the picture beside it, `path` with the end ".svg", where `dot` is installed.
 -- @tparam string path of the DOT file, or of the picture: then the graph is what stands beside it
 -- @tparam string text
@@ -94,17 +75,13 @@ end
 function M.write(path, text)
   local base = path:match("^(.*)%.svg$")
   local graph = base and base .. ".dot" or path
-  base = base or path:match("^(.+)%.[^./]+$") or path
-  local ok, err = write(graph, text)
+  local picture = base and path or (path:match("^(.+)%.[^./]+$") or path) .. ".svg"
+  local ok, err = pictures.write(graph, text)
   if not ok then return nil, err end
-  if not has_dot() then
-    if graph ~= path then return nil, "dot not found (Debian's package graphviz); the graph is in " .. graph end
-    return graph, nil
-  end
-  local picture = base .. ".svg"
-  local status = os.execute("dot -Tsvg -o " .. word(picture) .. " " .. word(graph))
-  if status ~= true and status ~= 0 then return nil, "dot failed on " .. graph end
-  return graph, picture
+  ok, err = pictures.run("dot", { "-Tsvg", "-o", picture, graph })
+  if ok then return graph, picture end
+  if err == "dot not found" and not base then return graph, nil end
+  return nil, err
 end
 
 return M

@@ -117,6 +117,13 @@ function Writer:packet(id, time, data, options)
     padded(data) .. option_list(o.comment and option(1, o.comment) or "")))
 end
 
+--- Hands what was written so far to the system.
+-- @treturn integer|nil 1
+-- @treturn string what the system says, once; "closed" after that
+---@return integer|nil
+---@return string|nil err
+function Writer:flush() return self.output:flush() end
+
 --- Ends the capture: all of it is handed to the system.
 -- @treturn integer|nil 1, also the second time
 -- @treturn string what the system says, if it had not yet said so: the disk may be full
