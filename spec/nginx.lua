@@ -72,6 +72,12 @@ http {
 }
 ]]
 
+--- Whether a process has ended; nobody may have asked for its status yet.
+function M.ended(pid)
+  local stat = read("/proc/" .. pid .. "/stat")
+  return not stat or stat:match("%) Z ") ~= nil
+end
+
 local Server = {}
 Server.__index = Server
 local servers = {}
@@ -113,6 +119,7 @@ function M.start(options)
     self.pid = tonumber(read(folder .. "/nginx.pid") or "")
     if not self.pid then socket.sleep(0.01) end
   until self.pid or socket.gettime() > limit
+  M.eventually(function() return #self:workers() == (options.workers or 1) end)
   return self
 end
 
@@ -133,20 +140,14 @@ function Server:log() return read(self.folder .. "/error.log") or "" end
 --- The master's children that have not ended.
 function Server:workers()
   local found = {}
-  for pid in capture("ps -o pid=,stat= --ppid " .. self.pid):gmatch("(%d+) [^Z\n]*\n") do
-    found[#found + 1] = tonumber(pid)
+  for pid in (read(("/proc/%d/task/%d/children"):format(self.pid, self.pid)) or ""):gmatch("%d+") do
+    if not M.ended(pid) then found[#found + 1] = tonumber(pid) end
   end
   return found
 end
 
 function Server:signal(name)
   capture(("kill -%s %d"):format(name, self.pid))
-end
-
---- Whether a process has ended; nobody may have asked for its status yet.
-function M.ended(pid)
-  local stat = read("/proc/" .. pid .. "/stat")
-  return not stat or stat:match("%) Z ") ~= nil
 end
 
 --- Whether the master has.

@@ -107,7 +107,7 @@ local function leave()
 end
 
 function watch(premature, period)
-  if premature then return leave() end
+  if premature or ngx.worker.exiting() then return leave() end
   if running then set_watch(min(period * 2, LONGEST_WATCH)) else watching = false end
 end
 
