@@ -667,6 +667,17 @@ describe("netstack.resty", function()
       assert.is_truthy(server:log():find("netstack: in a callback", 1, true))
     end)
 
+    it("does what the README says, from an empty configuration", function()
+      local conf = nginx.read("README.md"):match("\n```nginx\n(.-)\n```\n")
+      server = nginx.start { text = conf }
+      local function say(line)
+        local status, body = server:request("/say?line=" .. line)
+        return status .. " " .. tostring(body)
+      end
+      assert.equal("200 you said hello, 0\n", say("hello"))
+      assert.equal("200 you said again, 1\n", say("again"))
+    end)
+
     it("gives each worker stacks of its own", function()
       server = nginx.start { http = WORLD, workers = 2 }
       local pids, count = {}, 0
@@ -687,17 +698,5 @@ describe("netstack.resty", function()
       nginx.eventually(function() return server:ended() end, 5)
       assert.is_true(socket.gettime() - start < 1.5)
     end)
-  end)
-
-  it("does what the README says, from an empty configuration", function()
-    local conf = nginx.read("README.md"):match("\n```nginx\n(.-)\n```\n")
-    server = nginx.start { text = conf }
-    local function say(line)
-      local status, body = server:request("/say?line=" .. line)
-      return status .. " " .. tostring(body)
-    end
-    assert.equal("200 you said hello, 0\n", say("hello"))
-    assert.equal("200 you said again, 1\n", say("again"))
-    nginx.finish()
   end)
 end)
