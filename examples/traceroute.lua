@@ -29,14 +29,6 @@ local function await(errors, port)
   end
 end
 
--- The lab knows the addresses of a name, not the name of an address.
-local names = {}
-for _, name in ipairs { "gateway", "provider", "exchange", "server" } do
-  for _, route in ipairs(net:find(name):routes()) do
-    if not route.gateway then names[route.prefix:match "^[^/]+"] = name end
-  end
-end
-
 net:run(function()
   local probe, errors = home:udp(), home:raw("ipv4", 1)
   errors:settimeout(1)
@@ -51,7 +43,8 @@ net:run(function()
       line[i] = kind and ("%7.1f ms"):format((netstack.now() - sent) * 1e3) or "         *"
       address, there, port = from or address, there or kind == UNREACHABLE, port + 1
     end
-    print(("%2d  %-9s %-9s%s"):format(ttl, names[address] or "", address or "", table.concat(line)))
+    local name = address and net:find(address):name() or ""
+    print(("%2d  %-9s %-9s%s"):format(ttl, name, address or "", table.concat(line)))
     if there then break end
   end
 end)

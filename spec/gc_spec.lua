@@ -70,7 +70,7 @@ local function world()
   return { a, b, near, far, interface, listener, client, server, udp, raw, channel, handle, waiting, queued }
 end
 
-describe("Collection", function()
+describe("Collection #collector", function()
   it("of a whole world, object by object, in many orders", function()
     local n = #world()
     for seed = 1, 20 do
@@ -124,7 +124,7 @@ describe("Collection", function()
   end)
 end)
 
-describe("Lifetimes", function()
+describe("Lifetimes #collector", function()
   it("a peer over a pipe lives as long as either stack is reachable", function()
     local a, b = netstack.pair()
     local server = b:udp()
@@ -338,7 +338,7 @@ local function traffic()
   packets.leaves_nothing(a, b)
 end
 
-describe("The collector at its most hostile", function()
+describe("The collector at its most hostile #collector", function()
   local function under(set)
     local restore = set()
     local ok, err = pcall(traffic)

@@ -213,17 +213,15 @@ describe("A drawing of a lab", function()
 end)
 
 describe("Progress", function()
-  it("is shown by a line that goes again", function()
+  it("is shown in lines, at first each second, then ever more seldom", function()
     local shown = {}
     local file = { write = function(_, text) shown[#shown + 1] = text end, flush = function() end }
-    local show, clear = require "netstack.lab.progress".new(file)
-    clear()
-    assert.same({}, shown)
-    show(1.5)
-    clear()
-    assert.equal(2, #shown)
-    assert.matches("1.500 s, 0 events, 0 packets$", shown[1])
-    assert.equal("\r\27[K", shown[2])
+    local show = require "netstack.lab.progress".new(file)
+    for second = 1, 300 do show(second / 2) end
+    for i, second in ipairs { 1, 3, 7, 15, 31, 63, 123, 183, 243 } do
+      assert.equal(("%.3f s, 0 events, 0 packets\n"):format(second / 2), shown[i])
+    end
+    assert.equal(9, #shown)
   end)
 
   it("is asked for each second of real time", function()

@@ -50,7 +50,10 @@ describe("A lab", function()
     assert.same({ "10.128.0.2/20", "fd00:0:0:1::2/64" }, b:addresses())
     assert.same({ "10.128.0.3/20", "fd00:0:0:1::3/64" }, c:addresses())
     assert.equal(b, net:find "B")
+    assert.equal(b, net:find "10.128.0.2")
+    assert.equal(r, net:find "FD00:0:0:1::1")
     assert.is_nil(net:find "d")
+    assert.is_nil(net:find "10.128.0.9")
     net:run(function()
       tell_address(c)
       assert.equal("10.0.0.1", ask(a, "c"))
@@ -203,6 +206,28 @@ describe("A lab", function()
     assert.same({}, b:addresses())
     other:close()
     assert.matches("the lab is closed: 'host'", failure(other.host, other, "x"))
+  end)
+
+  it("has random numbers that are its seed's on every Lua", function()
+    local list = {}
+    for i = 1, 5 do list[i] = net:random(100) end
+    assert.same({ 10, 11, 21, 27, 73 }, list)
+    for _ = 1, 1000 do
+      local share, die = net:random(), net:random(3, 8)
+      assert.is_true(share >= 0 and share < 1 and die % 1 == 0 and die >= 3 and die <= 8)
+    end
+    assert.is_false(net:random() == lab.new({ seed = 2 }):random())
+    assert.matches("an interval expected", failure(net.random, net, 2, 1))
+  end)
+
+  it("names a link's directions by its ends", function()
+    local link = net:link(net:host "left", net:host "right")
+    link:set("right->left", { delay = 1 })
+    assert.same({ 0, 1 }, { link:get("left->right").delay, link:get("b->a").delay })
+    link:down "left->right"
+    assert.is_true(link:get("a->b").down)
+    assert.matches("'a%->b' or 'b%->a' %(or 'left%->right', 'right%->left'%) expected, got up", failure(link.down, link,
+      "up"))
   end)
 
   it("closes everything, also what waits", function()

@@ -688,7 +688,7 @@ describe("Stacks on a switch", function()
   end)
 end)
 
-describe("Switches are collected", function()
+describe("Switches are collected #collector", function()
   local function collect()
     collectgarbage()
     collectgarbage()

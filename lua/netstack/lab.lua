@@ -21,8 +21,8 @@ local stacks = require "netstack.stack"
 local switches = require "netstack.switch"
 local watch = require "netstack.watch"
 
-local byte, concat, format = string.byte, table.concat, string.format
-local error, ipairs, pairs, pcall, setmetatable, type = error, ipairs, pairs, pcall, setmetatable, type
+local byte, concat, floor, format = string.byte, table.concat, math.floor, string.format
+local error, ipairs, pairs, setmetatable, type = error, ipairs, pairs, setmetatable, type
 local bad = check.bad
 
 ---@class netstack.lab
@@ -178,14 +178,44 @@ local function node_of(lab, x, n, name)
   return node
 end
 
---- What has this name.
+-- Whose address this is.
+local function owner_of(lab, address)
+  for _, node in ipairs(lab.nodes) do
+    for _, port in ipairs(node.stack and node.ports or {}) do
+      for _, text in ipairs(port.interface:addresses() or {}) do
+        if core.parse_address(text:match "^[^/%%]+") == address then return node end
+      end
+    end
+  end
+end
+
+--- What has this name, or this address.
 -- @tparam string name
 -- @treturn stack|switch|nil
 ---@param name string
 ---@return netstack.stack|netstack.switch|nil
 function Lab:find(name)
-  local node = type(name) == "string" and self.by_name[name:lower()]
+  if type(name) ~= "string" then bad(1, "find", "string expected, got " .. type(name)) end
+  local address = core.parse_address(name)
+  local node = self.by_name[name:lower()] or address and owner_of(self, address)
   return node and (node.stack or node.switch) or nil
+end
+
+--- A random number, as `math.random` gives it, but the same for the lab's seed on every Lua.
+-- @tparam[opt] integer m a number from 1 to m, or from m to n; without it, from 0 up to, not including, 1
+-- @tparam[opt] integer n
+-- @treturn number
+---@param m? integer
+---@param n? integer
+---@return number
+function Lab:random(m, n)
+  -- Park and Miller: the product is below 2^53.
+  self.chance = (self.chance or seed_for(self, "random") % 2147483646 + 1) * 16807 % 2147483647
+  local share = (self.chance - 1) / 2147483646
+  if not m then return share end
+  if not n then m, n = 1, m end
+  if type(m) ~= "number" or type(n) ~= "number" or m > n then bad(1, "random", "an interval expected") end
+  return floor(m + share * (n - m + 1))
 end
 
 -- ---- links ----
@@ -311,19 +341,12 @@ function Lab:run(fn, opts, ...)
   if opts ~= nil and type(opts) ~= "table" then bad(2, "run", "table expected, got " .. type(opts)) end
   local own = { clock = "virtual", seed = self.seed }
   for key, value in pairs(opts or {}) do own[key] = value end
-  local clear
   if own.progress == nil then own.progress = progress.seen() end
-  if own.progress == true then own.progress, clear = progress.new(io.stderr) end
+  if own.progress == true then own.progress = progress.new(io.stderr) end
   own.progress = own.progress or nil
   local why = scheduler.check_options(own)
   if why then bad(2, "run", why) end
-  if not clear then return scheduler.run(fn, own, self, ...) end
-  local function done(ok, ...)
-    clear()
-    if not ok then error((...), 0) end
-    return ...
-  end
-  return done(pcall(scheduler.run, fn, own, self, ...))
+  return scheduler.run(fn, own, self, ...)
 end
 
 -- ---- bad days ----

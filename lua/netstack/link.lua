@@ -116,11 +116,19 @@ creation.mtu = check.integer(68, 65535)
 
 local numbers = { ["a->b"] = 1, ["b->a"] = 2 }
 
--- First and last of the directions meant; nil: both.
-local function range(direction, name)
+-- First and last of the directions meant, by place or by the names of the ends; nil: both.
+local function range(link, direction, name)
   if direction == nil then return 1, 2 end
   local number = numbers[direction]
-  if not number then bad(1, name, "'a->b' or 'b->a' expected, got " .. tostring(direction)) end
+  if not number then
+    local a, b = watch.names(link)
+    local there, back = a .. "->" .. b, b .. "->" .. a
+    number = direction == there and 1 or direction == back and 2
+    if not number then
+      local known = a == "a" and b == "b" and "" or format(" (or '%s', '%s')", there, back)
+      bad(1, name, format("'a->b' or 'b->a'%s expected, got %s", known, tostring(direction)))
+    end
+  end
   return number, number
 end
 
@@ -212,7 +220,7 @@ end
 function Link:set(direction, options)
   local n = 2
   if type(direction) == "table" then direction, options, n = nil, direction, 1 end
-  local first, last = range(direction, "set")
+  local first, last = range(self, direction, "set")
   if options == nil then bad(n, "set", "table expected, got nil") end
   return apply(self, first, last, check.options(options, rules, n, "set"))
 end
@@ -224,7 +232,7 @@ end
 ---@param direction? string
 ---@return integer|nil, string?
 function Link:reset(direction)
-  local first, last = range(direction, "reset")
+  local first, last = range(self, direction, "reset")
   return apply(self, first, last, calm)
 end
 
@@ -235,7 +243,7 @@ end
 ---@param direction string
 ---@return table|nil, string?
 function Link:get(direction)
-  local found, err = rules_of(self, (range(direction or "a->b", "get")))
+  local found, err = rules_of(self, (range(self, direction or "a->b", "get")))
   if not found then return nil, err end
   local read = {}
   for name, rule in pairs(compounds) do read[name] = rule.read(found) or false end
@@ -248,7 +256,7 @@ function Link:get(direction)
 end
 
 local function turn(link, direction, name, down)
-  local first, last = range(direction, name)
+  local first, last = range(link, direction, name)
   for number = first, last do
     local ok, err = set_rule(link, number, "down", down)
     if not ok then return nil, err end

@@ -42,6 +42,15 @@ function M.new(target, name)
   return setmetatable({ file = file, own = own }, Output)
 end
 
+-- The first failure is the end.
+local function told(self, ok, err)
+  if ok then return 1 end
+  local file = self.file
+  self.file = nil
+  if self.own then file:close() end
+  return nil, tostring(err)
+end
+
 --- Writes.
 -- @tparam string data
 -- @treturn integer|nil 1
@@ -49,11 +58,7 @@ end
 function Output:write(data)
   local file = self.file
   if not file then return nil, "closed" end
-  local ok, err = file:write(data)
-  if ok then return 1 end
-  self.file = nil
-  if self.own then file:close() end
-  return nil, tostring(err)
+  return told(self, file:write(data))
 end
 
 --- Hands all of it to the system.
@@ -62,11 +67,7 @@ end
 function Output:flush()
   local file = self.file
   if not file then return nil, "closed" end
-  local ok, err = file:flush()
-  if ok then return 1 end
-  self.file = nil
-  if self.own then file:close() end
-  return nil, tostring(err)
+  return told(self, file:flush())
 end
 
 --- Hands all of it to the system, and closes the file if it was opened here.

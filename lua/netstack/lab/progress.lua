@@ -3,29 +3,28 @@
 
 local core = require "netstack.core"
 
-local format = string.format
+local format, min = string.format, math.min
 
 local M = {}
 
-local CLEAR = "\r\27[K" -- to the line's beginning; the rest of the line goes
+local LONGEST = 60 -- seconds of real time between two lines
 
---- A function for `netstack.run`'s `progress`, and one that takes the line away again.
--- @tparam file file where it is written
--- @treturn function
+--- A function for `netstack.run`'s `progress`: a line after a second, after two more, four more and so on, at last each
+-- minute. They are whole lines, since what the program prints may come between.
+-- @tparam file file where they are written
 -- @treturn function
 function M.new(file)
-  local polls, packets = core.work()
-  local shown = false
-  local function show(now)
-    local p, n = core.work()
-    shown = true
-    file:write(format("%s%.3f s, %.0f events, %.0f packets", CLEAR, now, p - polls, n - packets))
+  local events, packets = core.work()
+  local calls, due, pause = 0, 1, 1
+  return function(now)
+    calls = calls + 1
+    if calls < due then return end
+    pause = min(2 * pause, LONGEST)
+    due = calls + pause
+    local events_now, packets_now = core.work()
+    file:write(format("%.3f s, %.0f events, %.0f packets\n", now, events_now - events, packets_now - packets))
     file:flush()
   end
-  local function clear()
-    if shown then file:write(CLEAR) end
-  end
-  return show, clear
 end
 
 --- Whether the standard error goes to a terminal.
