@@ -8,6 +8,7 @@ local check = require "netstack.check"
 local core = require "netstack.core"
 local errors = require "netstack.resty.errors"
 local pools = require "netstack.resty.pool"
+local receive = require "netstack.resty.receive"
 local common = require "netstack.resty.socket"
 local owners = require "netstack.resty.owner"
 local scheduler = require "netstack.scheduler"
@@ -16,11 +17,8 @@ local tcp = require "netstack.tcp"
 local worker = require "netstack.resty.driver"
 
 local deadline, wait_for, waits = scheduler.deadline, sockets.wait_for, common.waits
-local handle_methods = core.classes.tcp
-local try_receive, try_receive_line, try_send = handle_methods.try_receive, handle_methods.try_receive_line,
-  handle_methods.try_send
-local concat, find, gsub, min, sub = table.concat, string.find, string.gsub, math.min, string.sub
-local running, setmetatable, tonumber, type = coroutine.running, setmetatable, tonumber, type
+local try_send = core.classes.tcp.try_send
+local running, setmetatable, tostring, type = coroutine.running, setmetatable, tostring, type
 local text = errors.text
 
 -- As nginx has them when nothing is configured.
@@ -254,209 +252,14 @@ function Tcp:send(data)
   return nil, text(err)
 end
 
--- What comes next: what `try` takes, once there is something. Its other result is the error when there is no data.
-local function take(self, try, max)
-  local socket = self.socket
-  local data, more = try(socket.handle, max)
-  if data or more ~= "wouldblock" then return data, more end
-  self.reading = running()
-  local limit = deadline(self.read_timeout)
-  repeat
-    local ok, err = wait_for(socket, "read", limit, "receive")
-    if ok then data, more = try(socket.handle, max) else more = err end
-  until data or more ~= "wouldblock"
-  self.reading = false
-  return data, more
-end
-
-local function take_rest(self)
-  local rest = self.rest
-  self.rest = ""
-  return rest
-end
-
--- The results of a read that failed.
-local function fail(self, err, parts, n)
-  local partial = concat(parts, "", 1, n)
-  if err ~= "timeout" and err ~= "not supported" then close_reading(self) end
-  return nil, text(err), partial
-end
-
-local function receive_count(self, count)
-  local rest = take_rest(self)
-  if #rest >= count then
-    self.rest = sub(rest, count + 1)
-    return sub(rest, 1, count)
-  end
-  local parts, n = { rest }, 1
-  count = count - #rest
-  repeat
-    local data, err = take(self, try_receive, count)
-    if not data then return fail(self, err, parts, n) end
-    n = n + 1
-    parts[n] = data
-    count = count - #data
-  until count == 0
-  return concat(parts, "", 1, n)
-end
-
-local function receive_all(self)
-  local parts, n = { take_rest(self) }, 1
-  while true do
-    local data, err = take(self, try_receive)
-    if not data then
-      if err == "closed" then return concat(parts, "", 1, n) end
-      return fail(self, err, parts, n)
-    end
-    n = n + 1
-    parts[n] = data
-  end
-end
-
--- Lines end at a newline; carriage returns are nothing, wherever they are.
-local function receive_line(self)
-  local rest = take_rest(self)
-  local at = find(rest, "\n", 1, true)
-  if at then
-    self.rest = sub(rest, at + 1)
-    return (gsub(sub(rest, 1, at - 1), "\r", ""))
-  end
-  local parts, n = { (gsub(rest, "\r", "")) }, 1
-  while true do
-    local data, ended = take(self, try_receive_line)
-    if not data then return fail(self, ended, parts, n) end
-    n = n + 1
-    parts[n] = gsub(ended and sub(data, 1, -2) or data, "\r", "")
-    if ended then return concat(parts, "", 1, n) end
-  end
-end
-
--- Whether a read may begin; else the error.
+-- Why a read may not begin; nil when it may.
 local function check_reading(self, name)
   common.check_self(self, metatable, name)
   if not self.socket or self.read_closed then return "closed" end
   return busy(self, true, false)
 end
 
---- Receives by a pattern: "*l" a line (the default), "*a" all until the peer closes, a number so many bytes. An error
--- other than "timeout" closes the socket for reading.
--- @tparam[opt="*l"] string|number pattern
--- @treturn string|nil data
--- @treturn string "timeout", "closed", "connection reset by peer"
--- @treturn string what came before the error
----@param pattern? string|number
----@return string|nil, string?, string?
-function Tcp:receive(pattern)
-  local why = check_reading(self, "receive")
-  if why then return nil, why end
-  if pattern == nil or pattern == "*l" then return receive_line(self) end
-  if pattern == "*a" then return receive_all(self) end
-  local count = tonumber(pattern)
-  if not count or count ~= count or count < 0 or count >= 2 ^ 53 then
-    local kind = type(pattern)
-    check.bad(1, "receive", kind == "number" and "bad number argument" or
-      kind == "string" and "bad pattern argument: " .. pattern or "bad argument")
-  end
-  count = count - count % 1
-  if count == 0 then return "" end
-  return receive_count(self, count)
-end
-
---- Receives whatever is there, at least a byte.
--- @tparam integer max at most so many bytes
--- @treturn string|nil data
--- @treturn string "timeout", "closed", "connection reset by peer"
----@param max integer
----@return string|nil, string?
-function Tcp:receiveany(max)
-  local why = check_reading(self, "receiveany")
-  max = tonumber(max)
-  if not max or max < 1 then check.bad(1, "receiveany", "bad max argument") end
-  if why then return nil, why end
-  max = max - max % 1
-  if self.rest ~= "" then return receive_count(self, min(max, #self.rest)) end
-  local data, err = take(self, try_receive, max)
-  if data then return data end
-  return fail(self, err, {}, 0)
-end
-
--- How many bytes at the end of a text may be the beginning of a pattern.
-local function overlap(data, pattern)
-  for length = min(#pattern - 1, #data), 1, -1 do
-    if sub(data, -length) == sub(pattern, 1, length) then return length end
-  end
-  return 0
-end
-
---- A function that receives up to a pattern.
--- @tparam string pattern taken literally
--- @tparam[opt] table options `inclusive`: whether what it returns ends with the pattern
--- @treturn function|nil called with no argument it returns all before the pattern; called with a size it returns that
--- many bytes at most, and after the last ones nil, nil, nil. Errors as those of `receive`
--- @treturn string "pattern is empty"
----@param pattern string
----@param options? { inclusive?: boolean }
----@return (fun(size?: integer): string|nil, string?, string?)|nil, string?
-function Tcp:receiveuntil(pattern, options)
-  common.check_self(self, metatable, "receiveuntil")
-  if type(pattern) == "number" then pattern = tostring(pattern) end
-  if type(pattern) ~= "string" then check.bad(1, "receiveuntil", "string expected, got " .. type(pattern)) end
-  local inclusive = false
-  if options ~= nil then
-    if type(options) ~= "table" then check.bad(2, "receiveuntil", "table expected, got " .. type(options)) end
-    inclusive = options.inclusive
-    if inclusive ~= nil and type(inclusive) ~= "boolean" then
-      check.bad(2, "receiveuntil", 'bad "inclusive" option value type: ' .. type(inclusive))
-    end
-  end
-  if pattern == "" then return nil, "pattern is empty" end
-  local met = false -- whether the pattern was, in pieces, and has to be told
-
-  return function(size)
-    if size ~= nil and type(size) ~= "number" then
-      check.bad(1, "receiveuntil", "number expected, got " .. type(size))
-    end
-    local why = check_reading(self, "receiveuntil")
-    if why then return nil, why end
-    if met then
-      met = false
-      return nil, nil, nil
-    end
-    size = size and size >= 1 and size - size % 1 or math.huge
-    local data, parts, n, length = take_rest(self), {}, 0, 0
-    while true do
-      local first, last = find(data, pattern, 1, true)
-      local safe = first and first - 1 or #data - overlap(data, pattern)
-      if length + safe >= size then
-        n = n + 1
-        parts[n] = sub(data, 1, size - length)
-        self.rest = sub(data, size - length + 1)
-        return concat(parts, "", 1, n)
-      elseif first then
-        met = size < math.huge
-        n = n + 1
-        parts[n] = sub(data, 1, inclusive and last or safe)
-        self.rest = sub(data, last + 1)
-        return concat(parts, "", 1, n)
-      end
-      n, length = n + 1, length + safe
-      parts[n] = sub(data, 1, safe)
-      local rest = sub(data, safe + 1)
-      local more, err = take(self, try_receive)
-      if not more then
-        -- What began like the pattern is still to come after a timeout, and was none at the end.
-        if err == "timeout" then
-          self.rest = rest
-        else
-          n = n + 1
-          parts[n] = rest
-        end
-        return fail(self, err, parts, n)
-      end
-      data = rest .. more
-    end
-  end
-end
+receive.add(metatable, check_reading, close_reading)
 
 --- Sets all timeouts.
 -- @tparam number time milliseconds; 0: the default, 60 s
