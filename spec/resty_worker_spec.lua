@@ -1,0 +1,163 @@
+local WORLD = require "spec.resty_world"
+local nginx = require "spec.nginx"
+
+describe("netstack.resty, in the life of a worker,", function()
+  local missing = nginx.missing()
+  if missing then
+    it("needs nginx with ngx_lua", function() pending(missing) end)
+    return
+  end
+  local socket = require "socket"
+  local server
+
+  after_each(nginx.finish)
+
+  -- Requests that end in time.
+  local function begin()
+    local requests = {}
+    for i = 1, 8 do
+      requests[i] = server:open("/run", [[
+        local socket = resty.tcp(a)
+        socket:connect("10.0.0.2", 80)
+        for i = 1, 5 do
+          socket:send("wait 0.1\n")
+          if socket:receive() ~= "waited" then return "failed" end
+        end
+        return "done " .. socket:setkeepalive()
+      ]])
+    end
+    return requests
+  end
+
+  local function check_end(requests, start)
+    for _, request in ipairs(requests) do assert.same({ 200, "done 1" }, { request:wait() }) end
+    assert.is_true(socket.gettime() - start < 1.9)
+  end
+
+  it("leaves requests time to finish when nginx reloads", function()
+    server = nginx.start { http = WORLD }
+    local old = server:workers()[1]
+    local requests = begin()
+    local endless = server:open("/run", [[
+      local socket = resty.tcp(a)
+      socket:connect("10.0.0.2", 80)
+      return (select(2, socket:receive()))
+    ]])
+    socket.sleep(0.1)
+    local start = socket.gettime()
+    server:signal("HUP")
+    nginx.eventually(function() return server:log():find("accept ended: closed", 1, true) end, 1)
+    assert.equal("hello", server:run [[
+      local socket = resty.tcp(a)
+      socket:connect("10.0.0.2", 80)
+      socket:send("hello\n")
+      return (socket:receive())
+    ]])
+    check_end(requests, start)
+    assert.same({ 200, "closed" }, { endless:wait() })
+    local took = socket.gettime() - start
+    assert.is_true(took > 1.5 and took < 3.5, took)
+    nginx.eventually(function() return nginx.ended(old) end, 2)
+    assert.equal(1, #server:workers())
+    assert.is_nil(server:log():match("%[%a*[ec]r[ri]%a*%][^\n]*"))
+  end)
+
+  it("ends with nginx, soon when nothing is under way", function()
+    server = nginx.start { http = WORLD }
+    local requests = begin()
+    socket.sleep(0.1)
+    local start = socket.gettime()
+    server:signal("QUIT")
+    check_end(requests, start)
+    nginx.eventually(function() return server:ended() end, 2)
+    server = nginx.start { http = WORLD }
+    server:run [[ -- an idle connection in a pool does not keep it
+      local socket = resty.tcp(a)
+      socket:connect("10.0.0.2", 80)
+      socket:setkeepalive(0)
+    ]]
+    start = socket.gettime()
+    server:signal("QUIT")
+    nginx.eventually(function() return server:ended() end, 5)
+    assert.is_true(socket.gettime() - start < 1.5, socket.gettime() - start)
+    assert.is_truthy(server:log():find("the server ended", 1, true))
+  end)
+
+  it("leaves no Lua state behind without lua_code_cache", function()
+    server = nginx.start { http = "lua_code_cache off;" }
+    local path = server.folder .. "/closed"
+    for _ = 1, 10 do
+      assert.equal("hello", server:run(([[
+        local file = assert(io.open("%s", "a"))
+        witness = newproxy(true)
+        getmetatable(witness).__gc = function()
+          file:write("x")
+          file:close()
+        end
+        local netstack, resty = require "netstack", require "netstack.resty"
+        app = { netstack.pair() } -- held by the Lua state
+        assert(resty.start(app[1]) == 1)
+        local listener = resty.listen(app[2], "*", 80)
+        ngx.thread.spawn(function()
+          local peer = listener:accept()
+          peer:send(peer:receive() .. "\n")
+          peer:close()
+        end)
+        local socket = resty.tcp(app[1])
+        socket:connect("10.0.0.2", 80)
+        socket:send("hello\n")
+        local line = socket:receive()
+        socket:close()
+        return line
+      ]]):format(path)))
+    end
+    nginx.eventually(function() return nginx.read(path) == ("x"):rep(10) end)
+    assert.equal("0", server:run [[ return ngx.timer.running_count() + ngx.timer.pending_count() ]])
+  end)
+
+  it("goes on when a callback fails, and logs that", function()
+    server = nginx.start { http = WORLD }
+    assert.equal("hello", server:run [[
+      b:trace(function() error("in a callback", 0) end)
+      local socket = resty.tcp(a)
+      local ok = socket:connect("10.0.0.2", 80)
+      b:trace(nil)
+      if not ok then socket:connect("10.0.0.2", 80) end
+      socket:send("hello\n")
+      return (socket:receive())
+    ]])
+    assert.is_truthy(server:log():find("netstack: in a callback", 1, true))
+  end)
+
+  it("does what the README says, from an empty configuration", function()
+    local conf = nginx.read("README.md"):match("\n```nginx\n(.-)\n```\n")
+    server = nginx.start { text = conf }
+    local function say(line)
+      local status, body = server:request("/say?line=" .. line)
+      return status .. " " .. tostring(body)
+    end
+    assert.equal("200 you said hello, 0\n", say("hello"))
+    assert.equal("200 you said again, 1\n", say("again"))
+  end)
+
+  it("gives each worker stacks of its own", function()
+    server = nginx.start { http = WORLD, workers = 2 }
+    local pids, count = {}, 0
+    nginx.eventually(function()
+      local pid = server:run [[
+        local socket = resty.tcp(a)
+        socket:connect("10.0.0.2", 80)
+        socket:send("hello\n")
+        assert(socket:receive() == "hello")
+        socket:setkeepalive()
+        return ngx.worker.pid()
+      ]]
+      if not pids[pid] then pids[pid], count = true, count + 1 end
+      return count == 2
+    end)
+    local start = socket.gettime()
+    server:signal("QUIT")
+    nginx.eventually(function() return server:ended() end, 5)
+    assert.is_true(socket.gettime() - start < 1.5)
+  end)
+end)
