@@ -10,7 +10,7 @@ local core = require "netstack.core"
 local drawing = require "netstack.lab.drawing"
 local joining = require "netstack.lab.joining"
 local links = require "netstack.link"
-local names = require "netstack.names"
+local names = require "netstack.lab.names"
 local numbering = require "netstack.lab.numbering"
 local parts = require "netstack.lab.parts"
 local prefix = require "netstack.lab.prefix"
@@ -44,17 +44,6 @@ local function check_open(lab, name)
   if lab.closed then error(format("%sthe lab is closed: '%s'", core.where(), name), 0) end
 end
 
-local kinds_of = { host = "host", router = "router", nat = "nat", switch = "switch" }
-
-local function check_name(lab, name, kind)
-  if type(name) ~= "string" then bad(1, kind, "string expected, got " .. type(name)) end
-  if not name:match("^[%w_][%w_.-]*$") or #name > 63 then
-    bad(1, kind, "1 to 63 letters, digits or any of _ . - expected")
-  end
-  if core.parse_address(name) or name:match("^[%d.]+$") then bad(1, kind, "a name expected, got an address") end
-  if lab.by_name[name:lower()] then bad(1, kind, format("there is a '%s' already", name)) end
-end
-
 local function add(lab, node)
   node.ports, node.routes = {}, {}
   lab.nodes[#lab.nodes + 1] = node
@@ -63,42 +52,9 @@ local function add(lab, node)
   core.kept(node.stack or node.switch).lab = lab
 end
 
--- What others call a node, as seen by one of them: IPv4 first, and what is near before what is far.
-local function addresses_for(node, asker)
-  local near = {}
-  for _, port in ipairs(asker.ports) do near[port.segment] = true end
-  local lists = { {}, {}, {}, {} }
-  for _, port in ipairs(node.ports) do
-    local far = not near[port.segment] and not (node.kind == "nat" and port.outside)
-    for _, text in ipairs(port.interface:addresses() or {}) do
-      local address = text:match("^[^/]+")
-      local list = lists[(address:find(":", 1, true) and 3 or 1) + (far and 1 or 0)]
-      if not address:lower():find("^fe[89ab]") then list[#list + 1] = address end
-    end
-  end
-  local all = {}
-  for _, list in ipairs(lists) do
-    for _, address in ipairs(list) do all[#all + 1] = address end
-  end
-  return all[1] and all
-end
-
--- Has a stack know all names of its lab, which it keeps alive.
-local function know_names(lab, node, hosts, dns)
-  local own, weak = {}, setmetatable({ lab = lab, node = node }, { __mode = "v" })
-  for name, address in pairs(hosts or {}) do own[name:lower()] = address end
-  names.set(node.stack, setmetatable(own, { __index = function(_, name)
-    local here = weak.lab
-    local found = here and here.by_name[name]
-    if not found or not found.stack then return nil end
-    here:update()
-    return addresses_for(found, weak.node)
-  end }), dns)
-end
-
 local function make_stack(lab, name, kind, config)
   check_open(lab, kind)
-  check_name(lab, name, kind)
+  names.check(lab, name, kind)
   if config ~= nil and type(config) ~= "table" then bad(2, kind, "table expected, got " .. type(config)) end
   local own = {}
   for key, value in pairs(config or {}) do own[key] = value end
@@ -107,10 +63,10 @@ local function make_stack(lab, name, kind, config)
   if kind ~= "host" then own.forwarding = true end
   local stack, err = stacks.make(own, kind, 2)
   if not stack then return nil, err end
-  local node = { name = name, kind = kinds_of[kind], stack = stack, mtu = own.mtu or 1500 }
+  local node = { name = name, kind = kind, stack = stack, mtu = own.mtu or 1500 }
   add(lab, node)
   core.kept(stack).node = node
-  know_names(lab, node, own.hosts, own.dns)
+  names.tell(lab, node, own.hosts, own.dns)
   return stack
 end
 
@@ -156,7 +112,7 @@ function Lab:nat(name, config) return make_stack(self, name, "nat", config) end
 ---@return netstack.switch|nil, string?
 function Lab:switch(name, options)
   check_open(self, "switch")
-  check_name(self, name, "switch")
+  names.check(self, name, "switch")
   local own = { name = name }
   for key, value in pairs(options or {}) do own[key] = value end
   local switch, err = switches.new(own)
@@ -178,17 +134,6 @@ local function node_of(lab, x, n, name)
   return node
 end
 
--- Whose address this is.
-local function owner_of(lab, address)
-  for _, node in ipairs(lab.nodes) do
-    for _, port in ipairs(node.stack and node.ports or {}) do
-      for _, text in ipairs(port.interface:addresses() or {}) do
-        if core.parse_address(text:match "^[^/%%]+") == address then return node end
-      end
-    end
-  end
-end
-
 --- What has this name, or this address.
 -- @tparam string name
 -- @treturn stack|switch|nil
@@ -197,7 +142,7 @@ end
 function Lab:find(name)
   if type(name) ~= "string" then bad(1, "find", "string expected, got " .. type(name)) end
   local address = core.parse_address(name)
-  local node = self.by_name[name:lower()] or address and owner_of(self, address)
+  local node = self.by_name[name:lower()] or address and names.owner(self, address)
   return node and (node.stack or node.switch) or nil
 end
 
