@@ -54,17 +54,6 @@ local function error_of(packet, family)
   return { p.payload:byte(1, 2) }, p.payload:sub(9), packets.get16(p.payload, 7), p
 end
 
--- The drops that a trace tells while fn runs.
-local function drops(stack, fn)
-  local causes = {}
-  stack:trace(function(event)
-    if event.type == "drop" then causes[#causes + 1] = event.cause end
-  end)
-  fn()
-  stack:trace(nil)
-  return causes
-end
-
 for _, family in ipairs(FAMILIES) do
   describe("A router, " .. family.name .. ",", function()
     after_each(helper.nothing_left)
@@ -81,7 +70,7 @@ for _, family in ipairs(FAMILIES) do
     it("is none unless asked", function()
       local stack, near, far = router(nil, nil, false)
       local passed, back
-      local causes = drops(stack, function() passed, back = through(stack, near, far, udp(family)) end)
+      local causes = packets.drops(stack, function() passed, back = through(stack, near, far, udp(family)) end)
       assert.same({ 0, 0, { "not for us" } }, { #passed, #back, causes })
     end)
 
@@ -201,7 +190,7 @@ for _, family in ipairs(FAMILIES) do
       local good = udp(family)
       local bad = good:sub(1, -2) .. "\0"
       local passed
-      local causes = drops(stack, function() passed = through(stack, near, far, bad, good) end)
+      local causes = packets.drops(stack, function() passed = through(stack, near, far, bad, good) end)
       assert.same({ 1, { "bad checksum" } }, { #passed, causes })
       assert.equal(1, left:stats().rx_dropped)
       assert.equal(parse(good).payload, parse(passed[1]).payload)
@@ -338,7 +327,7 @@ describe("A router drops", function()
     local stack, near, far = router()
     local bad = udp(FAMILIES[1])
     bad = bad:sub(1, 10) .. "\1\2" .. bad:sub(13)
-    local causes = drops(stack, function() assert.equal(0, #(through(stack, near, far, bad))) end)
+    local causes = packets.drops(stack, function() assert.equal(0, #(through(stack, near, far, bad))) end)
     assert.same({ "bad checksum" }, causes)
   end)
 
@@ -349,7 +338,7 @@ describe("A router drops", function()
       local packet = "\71" .. plain:sub(2, 2) .. u16(#plain + 8) .. plain:sub(5, 10) .. "\0\0" .. plain:sub(13, 20) ..
         "\1" .. char(option) .. "\7\4\10\2\0\9" .. plain:sub(21)
       packet = packet:sub(1, 10) .. u16(packets.checksum(packet:sub(1, 28))) .. packet:sub(13)
-      local causes = drops(stack, function() assert.equal(0, #(through(stack, near, far, packet))) end)
+      local causes = packets.drops(stack, function() assert.equal(0, #(through(stack, near, far, packet))) end)
       assert.same({ "source route" }, causes)
     end
   end)

@@ -67,17 +67,6 @@ local function mapping_of(interface, host, protocol)
   end
 end
 
--- The drops that a trace tells while fn runs.
-local function drops(stack, fn)
-  local causes = {}
-  stack:trace(function(event)
-    if event.type == "drop" then causes[#causes + 1] = event.cause end
-  end)
-  fn()
-  stack:trace(nil)
-  return causes
-end
-
 describe("Masquerading", function()
   after_each(helper.nothing_left)
 
@@ -147,7 +136,7 @@ describe("Masquerading", function()
   it("lets in only what a host inside has asked for, and answers the rest itself", function()
     local w = router()
     w.leave(packets.udp(ALICE, 500, REMOTE, 1, "a"), tcp(ALICE, 500, REMOTE, 1, "S"), echo(ALICE, REMOTE, 9))
-    local causes = drops(w.stack, function()
+    local causes = packets.drops(w.stack, function()
       for _, one in ipairs { packets.udp(REMOTE, 2, OUTSIDE, 500, "x"), packets.udp(OTHER, 1, OUTSIDE, 500, "x"),
         tcp(OTHER, 1, OUTSIDE, 500, "S") } do
         assert.is_nil(w.enter(one))
@@ -172,13 +161,15 @@ describe("Masquerading", function()
   it("lets nobody outside reach hosts inside by their own addresses", function()
     local w = router()
     w.leave(packets.udp(ALICE, 500, REMOTE, 1, "a"))
-    local causes = drops(w.stack, function() assert.is_nil(w.enter(packets.udp(REMOTE, 1, ALICE, 500, "x"))) end)
+    local causes = packets.drops(w.stack, function()
+      assert.is_nil(w.enter(packets.udp(REMOTE, 1, ALICE, 500, "x")))
+    end)
     assert.same({ "past the address outside" }, causes)
   end)
 
   it("lets nothing out that it cannot translate, and says so", function() -- RFC 5508 REQ-8
     local w = router()
-    local causes = drops(w.stack, function()
+    local causes = packets.drops(w.stack, function()
       assert.is_nil(w.leave(packets.ipv4(ALICE, REMOTE, 47, "gre?gre?")))
       assert.is_nil(w.leave(echo(ALICE, REMOTE, 1, true)))
       assert.is_nil(w.leave(packets.icmp(ALICE, REMOTE, 5, 0, "redirect redirect redirect redirect")))
@@ -238,7 +229,7 @@ describe("Masquerading", function()
       assert.is_nil(w.enter(packets.icmp(OTHER, OUTSIDE, 11, 0, "\0\0\0\0" .. nobodys)))
       assert.is_nil(w.enter(packets.icmp(OTHER, OUTSIDE, 11, 0, "\0\0\0\0" .. probe:sub(1, 20))))
       local bad = packets.icmp(OTHER, OUTSIDE, 11, 0, "\0\0\0\0" .. probe)
-      local causes = drops(w.stack, function() assert.is_nil(w.enter(bad:sub(1, -2) .. "?")) end)
+      local causes = packets.drops(w.stack, function() assert.is_nil(w.enter(bad:sub(1, -2) .. "?")) end)
       assert.same({ "bad checksum" }, causes)
     end
   end)
@@ -283,7 +274,7 @@ describe("Masquerading", function()
     end
     local data = rep("0123456789", 300)
     local first, second = pieces(packets.udp(ALICE, 900, REMOTE, 53, data), 7)
-    local causes = drops(w.stack, function() assert.is_nil(w.leave(second)) end)
+    local causes = packets.drops(w.stack, function() assert.is_nil(w.leave(second)) end)
     assert.same({}, causes)
     local out = { w.leave(first) }
     assert.equal(3, #out)
@@ -492,7 +483,7 @@ describe("Mapped ports", function()
     local w = router()
     assert(w.outside:map("tcp", 80, ALICE))
     w.inside:set_addresses { ALICE .. "/24" }
-    local causes = drops(w.stack, function() assert.is_nil(w.enter(tcp(REMOTE, 1, OUTSIDE, 80, "S"))) end)
+    local causes = packets.drops(w.stack, function() assert.is_nil(w.enter(tcp(REMOTE, 1, OUTSIDE, 80, "S"))) end)
     assert.same({ "not to be forwarded" }, causes)
     w.inside:set_addresses { "10.1.0.1/24" }
     assert.is_table(w.enter(tcp(REMOTE, 1, OUTSIDE, 80, "S")))
@@ -601,7 +592,7 @@ describe("Mappings", function()
       return #drain(w.near)
     end
     assert.equal(0, flood(ALICE, 4096))
-    local causes = drops(w.stack, function() assert.equal(2, flood(ALICE, 4098)) end) -- two more, both told
+    local causes = packets.drops(w.stack, function() assert.equal(2, flood(ALICE, 4098)) end) -- two more, both told
     assert.same({ "too many sessions behind the interface", "too many sessions behind the interface" }, causes)
     assert.same({ 4096, 2 }, { w.stack:stats().nat.sessions, w.stack:stats().nat.limited })
     assert.equal(0, flood(BOB, 10))

@@ -25,6 +25,8 @@ local function capture(command)
   return text, status == "0"
 end
 
+M.capture = capture
+
 --- Runs a command of the system to its end; raises when it fails.
 function M.command(text)
   local output, ok = capture(CLEAN .. text)

@@ -1,24 +1,12 @@
 -- An nginx of the spec's own, with ngx_lua, on a port of 127.0.0.1 and with all its files in a folder of its own;
 -- `finish` in after_each or teardown ends it.
 local assert = require "luassert"
+local netns = require "spec.netns"
 local socket_module_ok, socket = pcall(require, "socket")
 
 local M = {}
 
-local function capture(command)
-  local pipe = assert(io.popen("{ " .. command .. "\n} 2>&1; echo \" $?\""))
-  local text, status = pipe:read("*a"):match("^(.*) (%d+)\n$")
-  pipe:close()
-  return text, status == "0"
-end
-
-local function read(path)
-  local file = io.open(path, "rb")
-  if not file then return nil end
-  local text = file:read("*a")
-  file:close()
-  return text
-end
+local capture, read = netns.capture, netns.read
 M.read = read
 
 local modules -- the folder of nginx's modules

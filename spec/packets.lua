@@ -168,6 +168,17 @@ function M.settle(now, ...)
   until not worked
 end
 
+-- The drops that a trace tells while fn runs.
+function M.drops(stack, fn)
+  local causes = {}
+  stack:trace(function(event)
+    if event.type == "drop" then causes[#causes + 1] = event.cause end
+  end)
+  fn()
+  stack:trace(nil)
+  return causes
+end
+
 -- After a spec: the stacks have no sockets and lwIP holds no memory any more, then they are closed.
 function M.leaves_nothing(...)
   for i = 1, select("#", ...) do

@@ -40,6 +40,11 @@ local function seed_for(lab, name)
   return seed
 end
 
+local function extended(own, given)
+  for key, value in pairs(given or {}) do own[key] = value end
+  return own
+end
+
 local function check_open(lab, name)
   if lab.closed then error(format("%sthe lab is closed: '%s'", core.where(), name), 0) end
 end
@@ -56,8 +61,7 @@ local function make_stack(lab, name, kind, config)
   check_open(lab, kind)
   names.check(lab, name, kind)
   if config ~= nil and type(config) ~= "table" then bad(2, kind, "table expected, got " .. type(config)) end
-  local own = {}
-  for key, value in pairs(config or {}) do own[key] = value end
+  local own = extended({}, config)
   own.name = name
   if own.seed == nil then own.seed = seed_for(lab, name) end
   if kind ~= "host" then own.forwarding = true end
@@ -113,9 +117,7 @@ function Lab:nat(name, config) return make_stack(self, name, "nat", config) end
 function Lab:switch(name, options)
   check_open(self, "switch")
   names.check(self, name, "switch")
-  local own = { name = name }
-  for key, value in pairs(options or {}) do own[key] = value end
-  local switch, err = switches.new(own)
+  local switch, err = switches.new(extended({ name = name }, options))
   if not switch then return nil, err end
   local node = { name = name, kind = "switch", switch = switch }
   add(self, node)
@@ -165,8 +167,6 @@ end
 
 -- ---- links ----
 
-local own_options = { addresses = true, outside = true }
-
 --- Joins two of the lab. Between hosts and routers packets are IP unless `medium = "ethernet"`; a switch has Ethernet.
 -- @tparam stack|switch|string x
 -- @tparam stack|switch|string y
@@ -205,10 +205,8 @@ function Lab:link(x, y, opts)
     end
   end
 
-  local options = {}
-  for key, value in pairs(opts) do
-    if not own_options[key] then options[key] = value end
-  end
+  local options = extended({}, opts)
+  options.addresses, options.outside = nil, nil
   local ethernet = nodes[1].switch or nodes[2].switch
   if ethernet then options.medium = "ethernet" end
   options.since = self.since
@@ -284,8 +282,7 @@ function Lab:run(fn, opts, ...)
   check_open(self, "run")
   if type(fn) ~= "function" then bad(1, "run", "function expected, got " .. type(fn)) end
   if opts ~= nil and type(opts) ~= "table" then bad(2, "run", "table expected, got " .. type(opts)) end
-  local own = { clock = "virtual", seed = self.seed }
-  for key, value in pairs(opts or {}) do own[key] = value end
+  local own = extended({ clock = "virtual", seed = self.seed }, opts)
   if own.progress == nil then own.progress = progress.seen() end
   if own.progress == true then own.progress = progress.new(io.stderr) end
   own.progress = own.progress or nil
