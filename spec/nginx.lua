@@ -9,6 +9,9 @@ local M = {}
 local capture, read = netns.capture, netns.read
 M.read = read
 
+--- What a command of the shell prints, and whether it succeeded.
+M.capture = capture
+
 local modules -- the folder of nginx's modules
 
 --- Why nginx with ngx_lua cannot be had here; nil when it can.
@@ -76,6 +79,7 @@ local function free_port()
   probe:close()
   return port
 end
+M.free_port = free_port
 
 -- A configuration as users write it, with our paths, and a port that is free.
 local function adopt(text, values)
@@ -85,13 +89,15 @@ local function adopt(text, values)
 end
 
 --- Starts it.
--- @param options texts for the configuration: `main`, `http`, `locations`; `workers` (1); or `text`, a whole one
+-- @param options texts for the configuration: `main`, `http`, `locations`; `workers` (1), `path` (put before that of
+-- Lua modules); or `text`, a whole one
 function M.start(options)
   local folder = capture("mktemp -d"):gsub("%s+$", "")
   local port = free_port()
   local values = {
     MODULES = modules, FOLDER = folder, PORT = port, WORKERS = options.workers or 1, MAIN = options.main or "",
-    HTTP = options.http or "", LOCATIONS = options.locations or "", LUA_PATH = package.path, LUA_CPATH = package.cpath,
+    HTTP = options.http or "", LOCATIONS = options.locations or "", LUA_PATH = (options.path or "") .. package.path,
+    LUA_CPATH = package.cpath,
     USER = capture("id -u"):match("^0%s") and "user root;" or "",
   }
   local file = assert(io.open(folder .. "/nginx.conf", "w"))

@@ -11,8 +11,13 @@
 -- rewrite, access, content, of timers and of TLS; elsewhere, and where Lua cannot yield, what would have to wait
 -- answers nil, "not supported". When the worker exits, listeners and idle connections are closed at once, the stacks
 -- after 2 s.
+--
+-- Clients that are written for cosockets run unchanged: `with` binds what a function does to a stack, once `install`
+-- has been called, and `load` gives a copy of a client's module that is bound to one for good.
 -- @module netstack.resty
 
+local check = require "netstack.check"
+local clients = require "netstack.resty.clients"
 local common = require "netstack.resty.socket"
 local listen = require "netstack.resty.listen"
 local tcp = require "netstack.resty.tcp"
@@ -68,6 +73,47 @@ end
 function M.listen(stack, host, port, backlog)
   common.check_stack(stack, "listen")
   return listen.new(stack, host, port, backlog)
+end
+
+--- Puts functions in the place of `ngx.socket.tcp`, `udp`, `stream` and `connect` that make sockets of a stack for who
+-- is bound to one by `with`, nginx's own for everybody else; and in the place of `ngx.thread.spawn`, `coroutine.create`
+-- and `coroutine.wrap` ones that have the binding inherited. To be called in `init_by_lua*` (or `init_worker_by_lua*`),
+-- before clients are loaded, for those keep what they find; raises in other phases. Repeating it is harmless.
+-- @treturn integer 1
+---@return integer
+function M.install()
+  return clients.install()
+end
+
+--- Calls a function, bound to a stack: sockets that it, what it calls, and light threads and coroutines that it starts
+-- make by `ngx.socket` are the stack's. What it starts stays bound when it has returned; timers are not. Within `with`
+-- the inner one counts. Raises when nothing was installed.
+-- @tparam stack stack
+-- @tparam function fn
+-- @param ... its arguments
+-- @return what fn returns
+---@param stack netstack.stack
+---@param fn function
+---@param ... any
+---@return any ...
+function M.with(stack, fn, ...)
+  common.check_stack(stack, "with")
+  if type(fn) ~= "function" then check.bad(2, "with", "function expected, got " .. type(fn)) end
+  return clients.with(stack, fn, ...)
+end
+
+--- Loads a copy of a client's module, whose sockets are always a stack's: whether or not it was loaded before, and
+-- without `install`. Modules that it requires are copied, too, when they use sockets. A stack has one copy of each.
+-- @tparam stack stack
+-- @tparam string name as "resty.redis"
+-- @return what the module returns; raises when it cannot be loaded
+---@param stack netstack.stack
+---@param name string
+---@return any
+function M.load(stack, name)
+  common.check_stack(stack, "load")
+  if type(name) ~= "string" then check.bad(2, "load", "string expected, got " .. type(name)) end
+  return clients.load(stack, name)
 end
 
 return M
