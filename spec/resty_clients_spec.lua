@@ -4,9 +4,7 @@ local nginx = require "spec.nginx"
 local servers = require "spec.local_servers"
 
 -- REDIS, MEMCACHED, SERVER: ports. 10.0.0.2 has them at 6379, 11211 and 80; port 7 says who asks.
-local HTTP = [[
-  lua_socket_log_errors off;
-  lua_check_client_abort on;
+local INIT = [[
   init_by_lua_block {
     resty = require "netstack.resty"
     early = require "nginx.memcached" -- before there is anything to look at a caller
@@ -20,11 +18,16 @@ local HTTP = [[
       return table.concat(results, " ")
     end
   }
+]]
+local WORKER = [[
+  lua_socket_log_errors off;
+  lua_check_client_abort on;
   init_worker_by_lua_block {
     local netstack = require "netstack"
     a, b = netstack.pair { hosts = { redis = "10.0.0.2" } }
     resty.start(a)
     resty.start(b)
+    if app then app.stack = a end
     function open_sockets() -- of a, to 10.0.0.2
       collectgarbage()
       local count = 0
@@ -90,7 +93,7 @@ describe("Clients of nginx's Lua", function()
   setup(function()
     local other = nginx.start { path = path, locations = WEBSOCKET }
     ports = { REDIS = servers.redis(), MEMCACHED = servers.memcached(), SERVER = other.port }
-    server = nginx.start { path = path, http = HTTP:gsub("%u[%u]+", ports) }
+    server = nginx.start { path = path, http = INIT .. WORKER:gsub("%u+", ports) }
   end)
 
   teardown(function()
@@ -297,6 +300,9 @@ describe("Clients of nginx's Lua", function()
       local before = is()
       local ok, err = pcall(resty.with, a, function() error("boom", 0) end)
       results[4] = before .. " " .. err .. " " .. is()
+      for _ = 1, 500 do -- compiled code, too
+        assert(resty.with(a, function() return is() .. resty.with(b, is) .. is() end) .. is() == "aba-")
+      end
       return table.concat(results, "|")
     ]]))
   end)
@@ -404,8 +410,18 @@ describe("Clients of nginx's Lua", function()
     assert.equal("1", run("return resty.install()")) -- it was
   end)
 
+  it("do what the README says", function()
+    local init, location = nginx.read("README.md"):match(
+      "\n```nginx\n(init_by_lua_block {.-)\n```\n.-\n```nginx\n(location.-)\n```\n")
+    local other = nginx.start { path = path, http = init:gsub("resty%.redis", "nginx.redis") .. "\n" ..
+      WORKER:gsub("%u+", ports), locations = location }
+    for i = 1, 2 do assert.same({ 200, i .. "\n" }, { other:request("/visits") }) end
+    other:stop()
+  end)
+
   it("leave no connection behind", function()
-    assert.equal("0 0", run [[
+    assert.equal("0", run [[
+      ngx.sleep(0.05)
       local before = open_sockets()
       for i = 1, 20 do
         resty.with(a, function()
@@ -415,7 +431,7 @@ describe("Clients of nginx's Lua", function()
         end)
       end
       ngx.sleep(0.05)
-      return before - before .. " " .. math.max(0, open_sockets() - before)
+      return math.max(0, open_sockets() - before)
     ]])
   end)
 end)
