@@ -74,24 +74,21 @@ function M.with(stack, fn, ...)
   return binding.bind(stack, fn)(...)
 end
 
--- Whether a module is Lua that mentions sockets, or requires one that does: what has nothing to bind is shared, for C
--- types can be declared once only. nginx's and our own modules are what clients are bound to, not clients.
-local function uses_sockets(name, known)
-  if known[name] ~= nil then return known[name] end
-  known[name] = false
+-- Whether a module is Lua that mentions `ngx.socket`, or gets to one that does by what it requires: what has nothing to
+-- bind is shared, for C types can be declared once only. nginx's modules and ours are what clients are bound to.
+local function uses_sockets(name, seen)
+  if seen[name] or name:match("^resty%.core") or name:match("^ngx%.") or name:match("^netstack") then return false end
+  seen[name] = true
   local path = package.searchpath(name, package.path)
-  if not path or name:match("^resty%.core") or name:match("^ngx%.") or name:match("^netstack") then return false end
-  local file = io.open(path, "rb")
+  local file = path and io.open(path, "rb")
   if not file then return false end
   local text = file:read("*a")
   file:close()
-  local uses = text:find("socket", 1, true) ~= nil
-  for other in text:gmatch("require%s*%(?%s*[\"']([%w_.%-]+)[\"']") do
-    if uses then break end
-    uses = uses_sockets(other, known)
+  if text:find("[.\"']socket%f[^%w_]") then return true end
+  for other in text:gmatch("require%s*[(,]?%s*[\"']([^\"']+)[\"']") do
+    if uses_sockets(other, seen) then return true end
   end
-  known[name] = uses
-  return uses
+  return false
 end
 
 -- An `ngx` whose sockets are a stack's, which it does not hold.
@@ -126,8 +123,10 @@ local function new_loader(stack)
   end
 
   function environment.require(name)
-    if type(name) == "string" and (loaded[name] ~= nil or uses_sockets(name, known)) then return load(name) end
-    return require(name)
+    if type(name) ~= "string" then return require(name) end
+    if loaded[name] ~= nil then return loaded[name] end
+    if known[name] == nil then known[name] = uses_sockets(name, {}) end
+    return (known[name] and load or require)(name)
   end
   return load
 end
