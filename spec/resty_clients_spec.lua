@@ -76,6 +76,27 @@ local WEBSOCKET = [[
   } }
 ]]
 
+local PHASES = [[
+  location = /phases {
+    rewrite_by_lua_block { resty.with(a, function()
+      local client = redis:new()
+      client:connect("redis", 6379)
+      ngx.ctx.said = client:ping()
+      client:set_keepalive()
+      ngx.exit(ngx.OK) -- on to the next phase, in what may be the same coroutine
+    end) }
+    access_by_lua_block { ngx.ctx.bound = ngx.socket.tcp().stack ~= nil }
+    content_by_lua_block { ngx.print(ngx.ctx.said, " ", tostring(ngx.ctx.bound)) }
+  }
+  location = /filter {
+    header_filter_by_lua_block {
+      ngx.header.answer = select(2, resty.with(a, function() return redis:new():connect("redis", 6379) end)) .. ", " ..
+        tostring(pcall(redis.new, redis)) -- which nginx does not have here
+    }
+    return 204;
+  }
+]]
+
 describe("Clients of nginx's Lua", function()
   local missing = nginx.missing() or servers.missing()
   local path
@@ -93,7 +114,7 @@ describe("Clients of nginx's Lua", function()
   setup(function()
     local other = nginx.start { path = path, locations = WEBSOCKET }
     ports = { REDIS = servers.redis(), MEMCACHED = servers.memcached(), SERVER = other.port }
-    server = nginx.start { path = path, http = INIT .. WORKER:gsub("%u+", ports) }
+    server = nginx.start { path = path, locations = PHASES, http = INIT .. WORKER:gsub("%u+", ports) }
   end)
 
   teardown(function()
@@ -328,6 +349,29 @@ describe("Clients of nginx's Lua", function()
     end
   end)
 
+  it("are bound in each phase by itself", function()
+    assert.same({ 200, "PONG false" }, { server:request("/phases") })
+    assert.equal("PONG -", run(IS .. [[
+      local semaphore, said = require("ngx.semaphore").new(), nil
+      resty.with(a, function()
+        ngx.timer.at(0, function()
+          local whose = is() -- not inherited
+          said = resty.with(a, function()
+            local client = redis:new()
+            client:connect("redis", 6379)
+            return client:ping()
+          end) .. " " .. whose
+          semaphore:post()
+        end)
+      end)
+      semaphore:wait(5)
+      return said
+    ]]))
+    local request = server:open("/filter")
+    assert.matches("answer: not supported, false", (request.connection:receive("*a")))
+    request:abort()
+  end)
+
   it("use UDP sockets, and ngx.socket.connect", function()
     assert.equal("pong|PONG a -|no", run(IS .. [[
       local peer, results = b:udp(), {}
@@ -419,19 +463,20 @@ describe("Clients of nginx's Lua", function()
   end)
 
   it("leave no connection behind", function()
-    assert.equal("0", run [[
-      ngx.sleep(0.05)
-      local before = open_sockets()
-      for i = 1, 20 do
-        resty.with(a, function()
-          local client = redis:new()
-          assert(client:connect("redis", 6379, { pool = "own" }) and client:ping())
-          if i < 20 then client:set_keepalive(10, 1) else client:close() end
-        end)
-      end
-      ngx.sleep(0.05)
-      return math.max(0, open_sockets() - before)
-    ]])
+    local before = run "ngx.sleep(0.05) return open_sockets()"
+    assert.equal(before + 4, tonumber(run [[
+      return resty.with(a, function()
+        local clients = {}
+        for i = 1, 4 do
+          clients[i] = redis:new()
+          assert(clients[i]:connect("redis", 6379, { pool = "own" }) and clients[i]:ping())
+        end
+        local open = open_sockets()
+        for i = 1, 3 do clients[i]:set_keepalive(10, 2) end -- the fourth one is forgotten
+        return open
+      end)
+    ]]))
+    assert.equal(before, run "ngx.sleep(0.05) return open_sockets()")
   end)
 end)
 
