@@ -193,11 +193,12 @@ docs: ## the reference of C and Lua, as HTML, in build/docs; renews lua/netstack
 	@$(LUA) .build/ldoc-source.lua build/docs-source $$(find lua -name '*.lua') $(wildcard src/*.c)
 	ldoc --fatalwarnings -c .ldoc.lua .
 
-bench: ## measure netstack, lwIP driven from C, LuaSocket on loopback, TUN and veth, iperf3, how a lab grows
+bench: ## measure netstack, lwIP from C, LuaSocket, TUN and veth, iperf3, how a lab grows, nginx
 	@$(MAKE) all unguarded LUA=luajit
 	@$(MAKE) run-bench LUA=lua5.4
+	@$(MAKE) run-bench-nginx LUA=luajit
 
-.PHONY: unguarded run-bench
+.PHONY: unguarded run-bench run-bench-nginx
 unguarded:
 	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(UNGUARDED))
 
@@ -209,6 +210,10 @@ run-bench: all
 	$(LUA) bench/tun.lua
 	$(LUA) bench/iperf3.lua
 	$(environment) $(LUA) bench/scale.lua
+
+run-bench-nginx: all
+	@$(need) socket busted ngx_lua wrk redis-server memcached
+	$(environment) $(LUA) bench/resty.lua
 
 dist: ## release archive and build/dist/netstack-<version>-1.src.rock, both with lwIP inside
 	@$(need) zip

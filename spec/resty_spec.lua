@@ -425,6 +425,25 @@ describe("netstack.resty", function()
       ]])
     end)
 
+    it("lets a handler drive what it waits for", function()
+      local turns = tonumber(run [[
+        local driver, socket, turns = require "netstack.driver", resty.tcp(a), 0
+        socket:connect("10.0.0.2", 80)
+        local turn = driver.turn
+        function driver.turn()
+          turns = turns + 1
+          return turn()
+        end
+        for _ = 1, 1000 do
+          socket:send("x\n")
+          assert(socket:receive() == "x")
+        end
+        driver.turn = turn
+        return turns
+      ]])
+      assert.is_true(turns < 100, turns)
+    end)
+
     it("drives the stacks when nobody waits for them", function()
       assert.equal("200", run [[
         local told, peer = require("ngx.semaphore").new(), b:udp()

@@ -395,7 +395,7 @@ bool nst_lua_flush(lua_State *L) {
   nst_hub *hub = nst_lua_hub(L);
   bool did = false;
   luaL_checkstack(L, 8, "flush");
-  while (!nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced) || !nst_list_empty(&hub->crossed)) {
+  while (nst_hub_has_calls(hub)) {
     did = true;
     if (!nst_list_empty(&hub->crossed)) nst_lua_flush_crossing(L);
     if (!nst_list_empty(&hub->traced)) flush_trace(L, nst_holder(hub->traced.next, nst_stack, traced));

@@ -87,6 +87,10 @@ bool nst_hub_drive(nst_hub *hub, nst_time now) {
   return !nst_list_empty(&hub->runnable);
 }
 
+bool nst_hub_has_calls(const nst_hub *hub) {
+  return !nst_list_empty(&hub->outgoing) || !nst_list_empty(&hub->traced) || !nst_list_empty(&hub->crossed);
+}
+
 /* Timers in the heap may be too early (nst_stack_schedule); the first is made exact until it stays the first. */
 nst_time nst_hub_next(nst_hub *hub) {
   nst_timer *first;

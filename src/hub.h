@@ -73,5 +73,7 @@ void nst_hub_begin_run(nst_hub *hub);
 bool nst_hub_drive(nst_hub *hub, nst_time now);
 /* Run time of the next timer of any stack; NST_NEVER when there is none. */
 nst_time nst_hub_next(nst_hub *hub);
+/* Whether functions of the user's are to be called: devices', traces', links'. */
+bool nst_hub_has_calls(const nst_hub *hub);
 
 #endif

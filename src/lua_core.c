@@ -28,18 +28,39 @@ static int ready(lua_State *L) {
   return 1;
 }
 
+static int flush(lua_State *L) {
+  (void)nst_lua_flush(L);
+  return 0;
+}
+
+/* The same as nst_lua_flush; what a function raises is on the stack then, and lua_pcall's status the result. */
+static int flush_protected(lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushcclosure(L, flush, 1);
+  return lua_pcall(L, 0, 0, 0);
+}
+
 /*** Drives, flushes, and tells who is to be woken first: what a scheduler does in each round, in one call.
 @function step
 @tparam number now seconds since the run began
+@tparam[opt=false] boolean protected whether what a function of the user's raises is a result
 @treturn integer|nil as from `ready`
 @treturn boolean whether there is more to do before time goes on
 @treturn number|nil run time of the next stack timer, when nobody is to be woken
-@treturn boolean whether `ready` has more to tell */
+@treturn boolean whether `ready` has more to tell
+@treturn boolean|nil true: a function raised
+@return what it raised */
 static int step(lua_State *L) {
   nst_hub *hub = nst_lua_hub(L);
   bool more = nst_hub_drive(hub, nst_lua_time(lua_tonumber(L, 1)));
   nst_time next = NST_NEVER;
-  if (nst_lua_flush(L)) more = true;
+  int failed = 0;
+  lua_settop(L, 2);
+  if (nst_hub_has_calls(hub)) {
+    more = true;
+    if (lua_toboolean(L, 2)) failed = flush_protected(L);
+    else (void)nst_lua_flush(L);
+  }
   if (ready(L) == 0) {
     lua_pushnil(L);
     if (!more) next = nst_hub_next(hub); /* time goes on only when nobody is ready */
@@ -48,7 +69,10 @@ static int step(lua_State *L) {
   if (next == NST_NEVER) lua_pushnil(L);
   else lua_pushnumber(L, nst_lua_seconds(next));
   lua_pushboolean(L, !nst_list_empty(&hub->ready));
-  return 4;
+  if (!failed) return 4;
+  lua_pushboolean(L, 1);
+  lua_pushvalue(L, 3); /* above the arguments */
+  return 6;
 }
 
 static nst_request *check_ticket(lua_State *L) {

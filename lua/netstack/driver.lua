@@ -13,9 +13,10 @@ local scheduler = require "netstack.scheduler"
 local waiters = require "netstack.waiter"
 
 local outside, read_clock = scheduler.outside, loops.clock
+local core_bell, core_step = core.bell, core.step
 local await_ticket, collect, expire = waiters.await_ticket, waiters.collect, waiters.expire
-local error, pcall = error, pcall
-local min = math.min
+local error = error
+local huge, min = math.huge, math.min
 
 -- So long the loop is kept alive, in seconds, by closed connections whose last bytes are not acknowledged.
 local LINGER = 5
@@ -34,28 +35,48 @@ local spare, count = {}, 0 -- waiters
 local failed, failure = false, nil -- what a callback raised while a coroutine, which it does not concern, drove
 local idle_since -- when only closed connections were left to be driven
 
--- Sets the bell to the time at which there is something to do, unless a stack knows of something earlier. Returns
--- whether it now rings earlier than before, and the time.
+-- For an adapter without the descriptor: when it calls `turn` by itself or because it was rung for, of the loop's time.
+local expected = huge
+local held = false -- a call that goes on to `let_go` does not ring
+local quiet = false -- nothing has given the stacks work since they were driven; known only to such adapters
+
+-- Sets the bell to the time at which there is something to do, unless a stack knows of something earlier. Returns the
+-- time; nil: never.
 local function rest(loop, now)
   local timer = loop.timers[1]
   local due = (now or failed) and 0 or timer and timer.key
   if idle_since then due = min(due or idle_since + LINGER, idle_since + LINGER) end
-  return core.bell(loop.base, due)
+  local _, at = core_bell(loop.base, due)
+  return at
+end
+
+local function ring()
+  expected = 0
+  adapter.ring()
 end
 
 -- The same for a caller that the loop does not see: an adapter without the descriptor is told.
 local function hurry(loop, now)
-  local earlier = rest(loop, now)
-  if earlier and adapter.ring then adapter.ring() end
+  local at = rest(loop, now)
+  if at and at < expected and adapter.ring then ring() end
+end
+
+-- What the core calls when something gives the stacks work.
+local function heed()
+  quiet = false
+  if not held then ring() end
 end
 
 -- Does what can be done now. Returns whether there is more.
 local function step(loop)
+  held = false -- also after a function of the user's that raised before `let_go`
   local time = read_clock(loop)
-  local id, more, _, others = core.step(time)
+  local id, more, _, others, raised, err = core_step(time, true)
+  if raised then failed, failure = true, err end
   if id then collect(loop, id, others) end
   local timer = loop.timers[1]
   if timer and timer.key <= time then expire(loop, time, true) end
+  quiet = adapter.ring and not more
   return more
 end
 
@@ -66,11 +87,11 @@ function M.turn()
   if scheduler.run_id() then return nil end -- which drives them itself
   local loop = outside()
   core.wait_io(0)
-  local ok, more = pcall(step, loop)
-  if not ok then failed, failure = true, more end
+  local more = step(loop)
   local raises, err = failed, failure
   failed, failure = false, nil
-  local _, at = rest(loop, not ok or more)
+  local at = rest(loop, raises or more)
+  expected = at or huge
   if raises then error(err, 0) end
   return at and at - read_clock(loop)
 end
@@ -78,6 +99,16 @@ end
 --- Has the bell ring now.
 function M.ring()
   hurry(outside(), true)
+end
+
+--- What calls until `let_go` leave to do is done by that: an adapter without the descriptor is not rung for it.
+function M.hold() held = true end
+
+--- Does it, unless a run does.
+function M.let_go()
+  if scheduler.run_id() then held = false return end
+  local loop = outside()
+  hurry(loop, step(loop))
 end
 
 --- A waiter that was woken is none any more: what it held is free for others. An adapter whose coroutines may be
@@ -97,8 +128,7 @@ local function wait(ticket, deadline)
   if deadline then deadline = deadline - loop.base end
   local can, refusal = adapter.can_park()
   if not can and not refusal then return scheduler.wait(ticket, deadline, nil, true) end
-  local ok, more = pcall(step, loop)
-  if not ok then failed, failure = true, more end
+  local more = (held or not quiet) and step(loop)
   if refusal then
     hurry(loop, more)
     if ticket:arm() then return 1 end
@@ -112,14 +142,14 @@ local function wait(ticket, deadline)
     waiter.unpark = adapter.unpark
   end
   waiters.take_id(waiter)
-  local err
+  local ok, err
   if await_ticket(loop, waiter, ticket, deadline) then
     hurry(loop, more)
     waiters.give_id(waiter)
     ok = 1
   else
     loop.guests, waiter.guest_of, idle_since = loop.guests + 1, loop, nil
-    hurry(loop, more)
+    if not quiet or (deadline and deadline < expected) then hurry(loop, more) end
     repeat adapter.park(waiter) until not waiter.waits
     release(waiter)
     ok, err = waiter.ok or nil, waiter.err or nil
@@ -129,33 +159,44 @@ local function wait(ticket, deadline)
   return ok, err
 end
 
---- Has a function called when a ticket is done, or the deadline has come: a wait without a coroutine, which does not
--- count as one that the loop is needed for.
--- @tparam userdata ticket
--- @tparam ?number deadline of the monotonic clock
--- @tparam function fn called once, when stacks are driven, which it must not do; with 1, or with nil and "timeout"
--- @treturn table|nil for `unwatch`; nil: the ticket is done already
-function M.watch(ticket, deadline, fn)
-  local loop = outside()
-  local waiter = waiters.new()
+--- What waits without a coroutine, again and again; it does not count as one that the loop is needed for.
+-- @tparam function fn called once for each `watch`, when stacks are driven, which it must not do; with 1, or with nil
+-- and "timeout"
+-- @treturn table for `watch` and `unwatch`
+function M.watcher(fn)
+  local waiter = waiters.fields { position = 0, watched_in = false }
   waiter.unpark = function()
     waiters.give_id(waiter)
     fn(waiter.ok or nil, waiter.err or nil)
   end
-  if await_ticket(loop, waiter, ticket, deadline and deadline - loop.base) then
-    waiters.give_id(waiter)
-    return nil
-  end
-  waiter.watched_in = loop
-  hurry(loop)
   return waiter
 end
 
---- Takes that back, when the function was not called yet.
+--- Has it wait until a ticket is done, or the deadline has come.
+-- @tparam table waiter
+-- @tparam userdata ticket
+-- @tparam ?number deadline of the monotonic clock
+-- @treturn boolean whether it waits: if not, the ticket is done already
+function M.watch(waiter, ticket, deadline)
+  local loop = outside()
+  if deadline then deadline = deadline - loop.base end
+  waiters.take_id(waiter)
+  if await_ticket(loop, waiter, ticket, deadline) then
+    waiters.give_id(waiter)
+    return false
+  end
+  waiter.watched_in = loop
+  if not quiet or (deadline and deadline < expected) then hurry(loop) end
+  return true
+end
+
+--- Takes that back.
+-- @treturn boolean whether it waited, and the ticket was not done
 function M.unwatch(waiter)
-  if not waiter or not waiter.waits then return end
-  waiters.disarm(waiter.watched_in, waiter)
+  if not waiter.waits then return false end
+  local pending = waiters.disarm(waiter.watched_in, waiter)
   waiters.give_id(waiter)
+  return pending
 end
 
 --- Ends the waits of all coroutines.
@@ -196,10 +237,14 @@ end
 function M.attach(to)
   if adapter then error("the stacks are driven by a loop already", 3) end
   local fd, err = 0, nil
-  if to.ring then core.bell_call(to.ring) else fd, err = core.bell_open() end
+  if to.ring then
+    core.bell_call(heed)
+  else
+    fd, err = core.bell_open()
+  end
   if not fd then return nil, err end
   previous = scheduler.host(wait)
-  adapter, spare, count, idle_since = to, {}, 0, nil
+  adapter, spare, count, idle_since, expected, held, quiet = to, {}, 0, nil, huge, false, false
   M.ring()
   return fd
 end

@@ -38,11 +38,13 @@ function core.ready() end
 
 ---Drives, flushes, and tells who is to be woken first: what a scheduler does in each round, in one call.
 ---@param now number seconds since the run began
+---@param protected? boolean whether what a function of the user's raises is a result
 ---@return integer|nil # as from `ready`
 ---@return boolean # whether there is more to do before time goes on
 ---@return number|nil # run time of the next stack timer, when nobody is to be woken
 ---@return boolean # whether `ready` has more to tell
-function core.step(now) end
+---@return boolean|nil # true: a function raised
+function core.step(now, protected) end
 
 ---Begins to wait for a ticket; one that stands for a wait, not for a command, is armed anew.
 ---@param ticket netstack.ticket

@@ -10,13 +10,12 @@
 local core = require "netstack.core"
 local driver = require "netstack.driver"
 local owners = require "netstack.resty.owner"
-local protected = require "netstack.protected"
 local semaphores = require "ngx.semaphore"
 local weak_list = require "netstack.resty.weak_list"
 
 local ngx = ngx -- luacheck: ignore 113
 local get_phase, now, sleep, timer_at = ngx.get_phase, ngx.now, ngx.sleep, ngx.timer.at
-local monotonic = core.monotonic
+local is_yieldable, monotonic = core.is_yieldable, core.monotonic
 local ceil, max, min = math.ceil, math.max, math.min
 
 -- Seconds. A busy worker looks at its descriptors at least so often.
@@ -54,9 +53,13 @@ function M.at_exit(object) weak_list.add(others, object) end
 --- Whether the worker exits.
 function M.exiting() return leaves ~= nil end
 
--- Gives nginx a turn with its descriptors, unless it just had one: then it has looked at the clock.
+-- Gives nginx a turn with its descriptors, unless it just had one: then it has looked at the clock. To ask for the time
+-- costs as much as some waits do, so not all of them look.
 local seen, since = -1, 0
+local asked, PACE = 0, 8
 local function breathe()
+  asked = asked + 1
+  if asked % PACE ~= 0 then return end
   local time = now()
   if time ~= seen then
     seen, since = time, monotonic()
@@ -172,7 +175,7 @@ local adapter = { ring = M.ring }
 --- Whether the caller could wait.
 -- @treturn boolean
 function M.can_wait()
-  return YIELDABLE[get_phase()] and protected.yielding_thread() ~= nil or false
+  return YIELDABLE[get_phase()] and is_yieldable() or false
 end
 
 function adapter.can_park()

@@ -39,6 +39,8 @@ local give = cast("void (*)(void *)", core.notice())
 local post = cast("int (*)(void *, int)", C.ngx_http_lua_ffi_sema_post)
 local semaphore -- the driver's
 local left = 0 -- sockets that have an owner
+-- Records to be used again: most requests have one socket, and making all this for it would be half of the work.
+local spare, SPARE = {}, 256
 
 --- Has a semaphore of nginx's posted when a request ends that leaves sockets.
 function M.tell(to) semaphore = to.sem end
@@ -46,10 +48,12 @@ function M.tell(to) semaphore = to.sem end
 local function new_record(request, key)
   local cleanup = C.ngx_http_cleanup_add(request, 0)
   if cleanup == nil then return nil end
-  local notice = notice_type()
+  local record = spare[#spare]
+  if record then spare[#spare] = nil else record = { notice = notice_type(), sockets = weak_list.new() } end
+  local notice = record.notice
+  notice.given, notice.wanted = 0, 0
   notice.ended, notice.request, notice.post, notice.semaphore = ended, key, post, semaphore
   cleanup.handler, cleanup.data = give, notice
-  local record = { notice = notice, sockets = weak_list.new() }
   records[key] = record
   return record
 end
@@ -83,6 +87,8 @@ function M.release(socket)
   weak_list.remove(record.sockets, socket)
 end
 
+local function abandon(socket) socket:abandon() end
+
 --- Closes the sockets of requests that have ended.
 function M.reap()
   while ended[0] ~= nil do
@@ -91,9 +97,11 @@ function M.reap()
     local key = tonumber(notice.request)
     local record = records[key]
     records[key] = nil
-    weak_list.each(record.sockets, function(socket) socket:abandon() end)
-    left = left - notice.wanted -- those that were collected
-    notice.wanted = 0
+    if notice.wanted > 0 then
+      weak_list.each(record.sockets, abandon)
+      left = left - notice.wanted -- those that were collected
+    end
+    if #spare < SPARE then spare[#spare + 1] = record end
   end
 end
 

@@ -11,7 +11,6 @@ local scheduler = require "netstack.scheduler"
 local semaphores = require "ngx.semaphore"
 local worker = require "netstack.resty.driver"
 
-local try_receive = core.classes.tcp.try_receive
 local pairs, setmetatable = pairs, setmetatable
 local insert, remove = table.insert, table.remove
 
@@ -46,7 +45,7 @@ function M.open(stack, name, size, backlog)
       backlog = backlog,
       leases = setmetatable({}, { __mode = "k" }),
       count = 0, -- of leases
-      idle = {}, -- the one used last is first
+      idle = {}, -- the one used last is last, and taken first
       queue = {}, -- who waits for a lease, in order
     }, Pool)
     named[name] = pool
@@ -105,12 +104,6 @@ function Pool:enter(timeout)
   return nil, err
 end
 
--- Whether nothing was said on a connection that nobody uses: neither data nor its end.
-local function is_quiet(socket)
-  local data, err = try_receive(socket.handle, 1)
-  return not data and err == "wouldblock"
-end
-
 local function drop(pool, item)
   for i, other in ipairs(pool.idle) do
     if other == item then remove(pool.idle, i) break end
@@ -120,21 +113,34 @@ local function drop(pool, item)
   pool:give(item.lease)
 end
 
-local function watch(pool, item)
-  item.watcher = driver.watch(item.socket.read, item.ends, function(ok)
-    if not ok or not is_quiet(item.socket) or not watch(pool, item) then drop(pool, item) end
+-- Not when its peer has said something, be it the end.
+local function watch(item)
+  return driver.watch(item.watcher, item.socket.read, item.ends)
+end
+
+--- A connection that may be kept.
+-- @tparam table socket
+-- @treturn table|nil item: `socket`, `reused` (how often it was taken), `lease`
+function M.item(socket)
+  socket.read = socket.read or core.wait_ticket(socket.handle, "read")
+  if not socket.read then return nil end
+  local item = { socket = socket, reused = 0, lease = false, pool = false, ends = nil, watcher = false }
+  item.watcher = driver.watcher(function(ok)
+    if not ok or not watch(item) then drop(item.pool, item) end
   end)
-  return item.watcher
+  return item
 end
 
 --- An idle connection.
--- @treturn table|nil item: `socket`, `reused` (how often it was), `lease`
+-- @treturn table|nil item
 function Pool:take()
-  while self.idle[1] do
-    local item = self.idle[1]
-    if is_quiet(item.socket) then
-      driver.unwatch(item.watcher)
-      return remove(self.idle, 1)
+  local idle = self.idle
+  while idle[1] do
+    local item = idle[#idle]
+    if driver.unwatch(item.watcher) then
+      item.reused = item.reused + 1
+      idle[#idle] = nil
+      return item
     end
     drop(self, item)
   end
@@ -142,16 +148,16 @@ end
 
 --- Keeps a connection until it is taken, its time is over, or its peer says anything.
 -- @tparam table item
+-- @tparam table lease
 -- @tparam ?number timeout seconds; nil: no limit
 -- @treturn boolean false when the peer has said something already
-function Pool:put(item, timeout)
-  local socket = item.socket
-  socket.read = socket.read or core.wait_ticket(socket.handle, "read")
-  item.ends = scheduler.deadline(timeout)
-  if not socket.read or not is_quiet(socket) or not watch(self, item) then return false end
-  if #self.idle >= self.size then drop(self, self.idle[#self.idle]) end
-  insert(self.idle, 1, item)
-  self:admit()
+function Pool:put(item, lease, timeout)
+  item.pool, item.lease, item.ends = self, lease, scheduler.deadline(timeout)
+  if not watch(item) then return false end
+  local idle = self.idle
+  if #idle >= self.size then drop(self, idle[1]) end
+  idle[#idle + 1] = item
+  if self.queue[1] then self:admit() end
   return true
 end
 

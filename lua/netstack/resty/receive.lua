@@ -10,9 +10,12 @@ local sockets = require "netstack.socket"
 
 local deadline, wait_for = scheduler.deadline, sockets.wait_for
 local try_receive, try_receive_line = core.classes.tcp.try_receive, core.classes.tcp.try_receive_line
-local concat, find, gsub, min, sub = table.concat, string.find, string.gsub, math.min, string.sub
+local byte, find, gsub, sub = string.byte, string.find, string.gsub, string.sub
+local concat, min = table.concat, math.min
 local running, tonumber, tostring, type = coroutine.running, tonumber, tostring, type
 local text = errors.text
+
+local RETURN = byte "\r"
 
 local M = {}
 
@@ -79,6 +82,11 @@ local function receive_all(self)
   end
 end
 
+local function without_returns(line)
+  if byte(line, -1) == RETURN then line = sub(line, 1, -2) end -- compiled, which gsub is not
+  return find(line, "\r", 1, true) and gsub(line, "\r", "") or line
+end
+
 -- Lines end at a newline; carriage returns are nothing, wherever they are.
 local function receive_line(self)
   local rest = take_rest(self)
@@ -87,13 +95,14 @@ local function receive_line(self)
     self.rest = sub(rest, at + 1)
     return (gsub(sub(rest, 1, at - 1), "\r", ""))
   end
-  local parts, n = { (gsub(rest, "\r", "")) }, 1
+  local parts, n = {}, 0
+  if rest ~= "" then parts[1], n = without_returns(rest), 1 end
   while true do
     local data, ended = take(self, try_receive_line)
     if not data then return fail(self, ended, parts, n) end
     n = n + 1
-    parts[n] = gsub(ended and sub(data, 1, -2) or data, "\r", "")
-    if ended then return concat(parts, "", 1, n) end
+    parts[n] = without_returns(ended and sub(data, 1, -2) or data)
+    if ended then return n == 1 and parts[1] or concat(parts, "", 1, n) end
   end
 end
 

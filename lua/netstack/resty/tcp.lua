@@ -6,6 +6,7 @@
 
 local check = require "netstack.check"
 local core = require "netstack.core"
+local driver = require "netstack.driver"
 local errors = require "netstack.resty.errors"
 local pools = require "netstack.resty.pool"
 local receive = require "netstack.resty.receive"
@@ -17,6 +18,7 @@ local tcp = require "netstack.tcp"
 local worker = require "netstack.resty.driver"
 
 local deadline, wait_for, waits = scheduler.deadline, sockets.wait_for, common.waits
+local hold, let_go = driver.hold, driver.let_go
 local try_send = core.classes.tcp.try_send
 local running, setmetatable, tostring, type = coroutine.running, setmetatable, tostring, type
 local text = errors.text
@@ -34,18 +36,21 @@ local metatable = {
   __tostring = function(self) return self.socket and tostring(self.socket) or "tcp (closed)" end,
 }
 
+-- What many sockets never set is the class's.
+Tcp.read_closed, Tcp.write_closed = false, false
+Tcp.writing = false -- the coroutine that waits
+Tcp.host, Tcp.port = false, false -- to bind to
+Tcp.connect_timeout, Tcp.send_timeout, Tcp.read_timeout = common.seconds(), common.seconds(), common.seconds()
+
 local function new(stack, socket)
   return setmetatable({
     stack = sockets.weak(stack),
     socket = socket, -- false: there is none, or it is closed
     rest = "", -- received and not handed out yet
-    read_closed = false, write_closed = false,
-    connecting = false, reading = false, writing = false, -- the coroutine that waits
-    connect_timeout = common.seconds(nil), send_timeout = common.seconds(nil), read_timeout = common.seconds(nil),
-    host = false, port = false, -- to bind to
+    connecting = false, reading = false, -- the coroutine that waits
     name = false, -- of the pool
     pool = false, lease = false, -- when a pool counts the connection
-    reused = 0,
+    item = false, -- when it was in a pool
     owner = false,
   }, metatable)
 end
@@ -70,7 +75,9 @@ end
 local function close(self)
   local socket, pool = self.socket, self.pool
   owners.release(self)
-  self.socket, self.rest, self.read_closed, self.write_closed = false, "", false, false
+  self.socket, self.item, self.rest = false, false, ""
+  if self.read_closed then self.read_closed = false end
+  if self.write_closed then self.write_closed = false end
   if socket then socket:close() end
   if pool then
     self.pool = false
@@ -164,7 +171,7 @@ local function connect(self, stack, host, port, pool)
     if item then pool:give(lease) end
   end
   if item then
-    self.socket, self.lease, self.reused = item.socket, item.lease, item.reused + 1
+    self.socket, self.lease, self.item = item.socket, item.lease, item
   else
     local socket
     socket, err = dial(self, stack, host, port)
@@ -172,7 +179,7 @@ local function connect(self, stack, host, port, pool)
       if pool then pool:give(lease) end
       return nil, err
     end
-    self.socket, self.lease, self.reused = socket, lease or false, 0
+    self.socket, self.lease = socket, lease or false
   end
   self.pool = pool or false
   owners.adopt(self)
@@ -201,7 +208,7 @@ function Tcp:connect(host, port, options)
   if not number then return nil, err end
   local why = busy(self, true, true)
   if why then return nil, why end
-  close(self)
+  if self.socket then close(self) end
   local stack = self.stack.stack
   if not stack then return nil, "closed" end
   local started
@@ -231,7 +238,10 @@ function Tcp:send(data)
   if why then return nil, why end
   data = common.text(data)
   if data == "" then return 0 end
+  -- What is sent goes its way at once: most callers are about to wait for the answer.
+  hold()
   local last, err, sent = try_send(socket.handle, data)
+  let_go()
   if last then return last end
   if err == "wouldblock" then
     self.writing = running()
@@ -341,12 +351,13 @@ function Tcp:setkeepalive(timeout, size)
   if not self.name or not stack then return nil, self.name and "closed" or "key not found" end
   local pool = self.pool or pools.open(stack, self.name, size or POOL_SIZE)
   local lease = self.pool and self.lease or pool:lease()
-  if not pool:put({ socket = self.socket, lease = lease, reused = self.reused }, time) then
+  local item = self.item or pools.item(self.socket)
+  if not item or not pool:put(item, lease, time) then
     self.pool, self.lease = pool, lease
     close(self)
     return nil, "connection in dubious state"
   end
-  self.socket, self.pool, self.lease = false, false, false
+  self.socket, self.item, self.pool, self.lease = false, false, false, false
   owners.release(self)
   return 1
 end
@@ -358,7 +369,7 @@ end
 function Tcp:getreusedtimes()
   common.check_self(self, metatable, "getreusedtimes")
   if not is_open(self) then return nil, "closed" end
-  return self.reused
+  return self.item and self.item.reused or 0
 end
 
 --- Closes the socket: what is unsent is sent in the background, then FIN.
