@@ -43,7 +43,7 @@ Tcp.host, Tcp.port = false, false -- to bind to
 Tcp.connect_timeout, Tcp.send_timeout, Tcp.read_timeout = common.seconds(), common.seconds(), common.seconds()
 
 local function new(stack, socket)
-  return setmetatable({
+  local self = {
     stack = sockets.weak(stack),
     socket = socket, -- false: there is none, or it is closed
     rest = "", -- received and not handed out yet
@@ -52,7 +52,9 @@ local function new(stack, socket)
     pool = false, lease = false, -- when a pool counts the connection
     item = false, -- when it was in a pool
     owner = false,
-  }, metatable)
+  }
+  setmetatable(self, metatable)
+  return self
 end
 
 --- A new socket, not connected.
