@@ -52,10 +52,12 @@ describe("netstack.resty", function()
           socket:getreusedtimes(), socket:close() }
         return table.concat(results, " ") .. " " .. tostring(socket:close()) .. " " .. select(2, socket:close())
       ]])
-      assert.equal("a name\n", run [[
+      assert.equal("a name, nil closed, ESTABLISHED 1460\n", run [[
         local socket = resty.tcp(a)
+        local none, why = socket:info()
         assert(socket:connect("server", 80))
-        socket:send("a name\n")
+        socket:send("a name, " .. tostring(none) .. " " .. why .. ", ")
+        socket:send { socket:info().state, " ", socket:info().mss, "\n" }
         return { socket:receive(), "\n" }
       ]])
     end)

@@ -67,41 +67,52 @@ function Pool:recount()
   for _ in pairs(self.leases) do self.count = self.count + 1 end
 end
 
--- Lets the first go on who still waits.
-function Pool:admit()
+local function forget(self, lease)
+  self.leases[lease] = nil
+  self.count = self.count - 1
+end
+
+-- Lets the first go on who still waits: with a connection, which has a lease, or without, to make one. Returns whether
+-- somebody did; nobody else can take the connection then.
+function Pool:admit(item)
   while self.queue[1] do
-    local semaphore = remove(self.queue, 1).semaphore
-    if semaphore:count() < 0 then return semaphore:post(1) end
+    local entry = remove(self.queue, 1)
+    if entry.semaphore:count() < 0 then
+      entry.item = item
+      entry.semaphore:post(1)
+      return true
+    end
   end
+  return false
 end
 
 --- Gives a lease back: its connection is closed.
 function Pool:give(lease)
   if not self.leases[lease] then return end
-  self.leases[lease] = nil
-  self.count = self.count - 1
+  forget(self, lease)
   self:admit()
 end
 
---- A lease once there is one.
+--- A lease once there is one, or a connection that somebody else has kept meanwhile.
 -- @tparam number timeout seconds
--- @treturn table|nil
+-- @treturn table|nil lease
+-- @treturn table|nil item, as of `take`
 -- @treturn string "timeout", "too many waiting connect operations"
 function Pool:enter(timeout)
   if not self.backlog then return self:lease() end
   if self.count >= self.size then self:recount() end
   if self.count < self.size then return self:lease() end
-  if self.count >= self.size + self.backlog then return nil, "too many waiting connect operations" end
-  local lease, entry = self:lease(), { semaphore = assert(semaphores.new(0)) }
+  if self.count >= self.size + self.backlog then return nil, nil, "too many waiting connect operations" end
+  local lease, entry = self:lease(), { semaphore = assert(semaphores.new(0)), item = nil }
   insert(self.queue, entry)
   local ok, err = entry.semaphore:wait(timeout)
-  if ok then return lease end
+  if ok and not entry.item then return lease end
+  forget(self, lease)
+  if entry.item then return nil, entry.item end
   for i, other in ipairs(self.queue) do
     if other == entry then remove(self.queue, i) break end
   end
-  self.leases[lease] = nil
-  self.count = self.count - 1
-  return nil, err
+  return nil, nil, err
 end
 
 local function drop(pool, item)
@@ -120,7 +131,7 @@ end
 
 --- A connection that may be kept.
 -- @tparam table socket
--- @treturn table|nil item: `socket`, `reused` (how often it was taken), `lease`
+-- @treturn table|nil item: `socket`, `reused` (how often it was kept), `lease`
 function M.item(socket)
   socket.read = socket.read or core.wait_ticket(socket.handle, "read")
   if not socket.read then return nil end
@@ -138,7 +149,6 @@ function Pool:take()
   while idle[1] do
     local item = idle[#idle]
     if driver.unwatch(item.watcher) then
-      item.reused = item.reused + 1
       idle[#idle] = nil
       return item
     end
@@ -146,7 +156,7 @@ function Pool:take()
   end
 end
 
---- Keeps a connection until it is taken, its time is over, or its peer says anything.
+--- Keeps a connection until it is taken, its time is over, or its peer says anything. Who waits for one gets it.
 -- @tparam table item
 -- @tparam table lease
 -- @tparam ?number timeout seconds; nil: no limit
@@ -154,10 +164,14 @@ end
 function Pool:put(item, lease, timeout)
   item.pool, item.lease, item.ends = self, lease, scheduler.deadline(timeout)
   if not watch(item) then return false end
+  item.reused = item.reused + 1
+  if self.queue[1] and self:admit(item) then
+    driver.unwatch(item.watcher)
+    return true
+  end
   local idle = self.idle
   if #idle >= self.size then drop(self, idle[1]) end
   idle[#idle + 1] = item
-  if self.queue[1] then self:admit() end
   return true
 end
 

@@ -167,10 +167,8 @@ local function connect(self, stack, host, port, pool)
   local item = pool and pool:take()
   local lease, err
   if pool and not item then
-    lease, err = pool:enter(self.connect_timeout)
-    if not lease then return nil, err end
-    item = pool:take() -- who waited for a lease may get one's connection
-    if item then pool:give(lease) end
+    lease, item, err = pool:enter(self.connect_timeout)
+    if not lease and not item then return nil, err end
   end
   if item then
     self.socket, self.lease, self.item = item.socket, item.lease, item
@@ -372,6 +370,17 @@ function Tcp:getreusedtimes()
   common.check_self(self, metatable, "getreusedtimes")
   if not is_open(self) then return nil, "closed" end
   return self.item and self.item.reused or 0
+end
+
+--- What is known of the connection, as `info` of the stacks' own sockets tells it: state, rtt, cwnd and so on. Other
+-- than nginx's, which have no such method.
+-- @treturn table|nil
+-- @treturn string "closed"
+---@return table|nil, string?
+function Tcp:info()
+  common.check_self(self, metatable, "info")
+  if not is_open(self) then return nil, "closed" end
+  return self.socket:info()
 end
 
 --- Closes the socket: what is unsent is sent in the background, then FIN.
