@@ -5,5 +5,6 @@ max_line_length = 120
 self = false
 unused_secondaries = false
 files["spec"] = { std = "+busted" }
+files["examples/openresty"] = { globals = { "ngx" } }
 -- Describes functions; it is never run.
 files["lua/netstack/meta"] = { ignore = { "212", "241", "432" }, max_line_length = false }
