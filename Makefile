@@ -26,8 +26,8 @@ GUARD ?= on
 PLOTS ?= build/plots
 # What specs set up networks with, the programs that stacks talk to there, and the Lua modules that run on stacks or
 # beside them; without one its specs are pending.
-peers := ip ss ping nc setpriv unshare curl nginx ngx_lua fcgiwrap iperf3 dnsmasq radvd traceroute tshark redis-server memcached \
-  gnuplot dot aiosmtpd pyftpdlib socket cqueues luv redis copas
+peers := ip ss ping nc setpriv unshare curl wrk nginx ngx_lua fcgiwrap iperf3 dnsmasq radvd traceroute tshark redis-server memcached \
+  gnuplot dot aiosmtpd pyftpdlib socket cqueues luv cjson redis copas
 # What `make fuzz` feeds a stack with, and how long each, in seconds.
 FUZZERS := packets frames
 FUZZ_TIME ?= 60

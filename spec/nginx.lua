@@ -81,16 +81,18 @@ local function free_port()
 end
 M.free_port = free_port
 
--- A configuration as users write it, with our paths, and a port that is free.
+-- A configuration as users write it, with our paths unless it has its own, and a port that is free.
 local function adopt(text, values)
+  local paths = text:find("lua_package_path", 1, true) and "" or
+    ("\nlua_package_path '%s';\nlua_package_cpath '%s';"):format(values.LUA_PATH, values.LUA_CPATH)
+  local head = ("\n%shttp {%s"):format(values.USER, paths)
   return (text:gsub("/usr/lib/nginx/modules", values.MODULES):gsub("127%.0%.0%.1:%d+", "127.0.0.1:" .. values.PORT)
-    :gsub("\nhttp {", ("\n%shttp {\nlua_package_path '%s';\nlua_package_cpath '%s';")
-      :format(values.USER, values.LUA_PATH, values.LUA_CPATH):gsub("%%", "%%%%")))
+    :gsub("\nhttp {", function() return head end))
 end
 
 --- Starts it.
 -- @param options texts for the configuration: `main`, `http`, `locations`; `workers` (1), `path` (put before that of
--- Lua modules); or `text`, a whole one
+-- Lua modules); or `text`, a whole one; or `copy`, a folder with one, nginx.conf, and what belongs to it
 function M.start(options)
   local folder = capture("mktemp -d"):gsub("%s+$", "")
   local port = free_port()
@@ -100,8 +102,13 @@ function M.start(options)
     LUA_CPATH = package.cpath,
     USER = capture("id -u"):match("^0%s") and "user root;" or "",
   }
+  local text = options.text
+  if options.copy then
+    assert(select(2, capture(("cp %s/*.conf %s/*.lua %s"):format(options.copy, options.copy, folder))))
+    text = read(folder .. "/nginx.conf")
+  end
   local file = assert(io.open(folder .. "/nginx.conf", "w"))
-  file:write(options.text and adopt(options.text, values) or
+  file:write(text and adopt(text, values) or
     (CONF:gsub("%u[%u_]+", function(name) return values[name] end)))
   file:close()
   local self = setmetatable({ folder = folder, port = port }, Server)
