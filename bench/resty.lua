@@ -9,7 +9,7 @@ package.path = root .. "?.lua;" .. package.path
 local nginx = require "spec.nginx"
 local servers = require "spec.local_servers"
 
-local seconds, rounds = tonumber(arg[1]) or 2, tonumber(arg[2]) or 3
+local seconds, rounds = tonumber(arg[1]) or 1, tonumber(arg[2]) or 9
 local CONNECTIONS = 32
 
 -- The server on the stack answers as Redis does.
@@ -91,24 +91,23 @@ local function run()
   if why then error(why, 0) end
   local redis = servers.redis()
   local server = nginx.start { http = WORLD, locations = LOCATIONS:gsub("REDIS", redis) }
-  local rates, costs = {}, {}
-  for i in ipairs(rows) do rates[i], costs[i] = {}, {} end
-  for _ = 1, rounds do
-    for i, row in ipairs(rows) do
-      local rate, cost = measure(server, row[2])
-      table.insert(rates[i], rate)
-      table.insert(costs[i], cost)
-    end
+  local rates, costs, ratios = {}, {}, {}
+  for i in ipairs(rows) do rates[i], costs[i], ratios[i] = {}, {}, {} end
+  local to_kernel, to_kernel_connect = {}, {}
+  for round = 1, rounds do
+    for i, row in ipairs(rows) do rates[i][round], costs[i][round] = measure(server, row[2]) end
+    for i in ipairs(rows) do ratios[i][round] = rates[i][round] / rates[2][round] end
+    to_kernel[round] = rates[3][round] / rates[4][round]
+    to_kernel_connect[round] = rates[5][round] / rates[6][round]
   end
-  print(("One nginx worker, wrk with %d connections, %g s each, median of %d"):format(CONNECTIONS, seconds, rounds))
+  print(("One nginx worker, wrk with %d connections, %d s each; medians of %d rounds, ratios within a round")
+    :format(CONNECTIONS, seconds, rounds))
   print(("%-44s %12s %18s %22s"):format("", "requests/s", "us CPU a request", "of the handler without"))
-  local base = median(rates[2])
   for i, row in ipairs(rows) do
-    local rate = median(rates[i])
-    print(("%-44s %12.0f %18.1f %22.2f"):format(row[1], rate, median(costs[i]), rate / base))
+    print(("%-44s %12.0f %18.1f %22.2f"):format(row[1], median(rates[i]), median(costs[i]), median(ratios[i])))
   end
   print(("A pooled round trip over a stack against one to Redis: %.2f; with connect and close: %.2f"):format(
-    median(rates[3]) / median(rates[4]), median(rates[5]) / median(rates[6])))
+    median(to_kernel), median(to_kernel_connect)))
 end
 
 local ok, err = pcall(run)

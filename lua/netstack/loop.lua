@@ -8,6 +8,7 @@
 
 local core = require "netstack.core"
 local heap = require "netstack.heap"
+local monotonic = require "netstack.monotonic"
 local protected = require "netstack.protected"
 local report = require "netstack.report"
 local waiters = require "netstack.waiter"
@@ -66,7 +67,7 @@ function M.new(clock, limit)
     guests = 0, -- coroutines of a loop that is not ours which wait here
   }
   if clock == "real" then
-    loop.source = core.monotonic
+    loop.source = monotonic
   elseif type(clock) == "function" then
     loop.source = function()
       local time = clock()
@@ -100,7 +101,7 @@ local function adapt(loop)
   if loop.source then
     loop.source = false
   else
-    loop.source, loop.base = core.monotonic, core.monotonic() - time
+    loop.source, loop.base = monotonic, monotonic() - time
   end
 end
 M.adapt = adapt
@@ -268,7 +269,7 @@ end
 -- "settled" (nothing to linger for).
 local function turn(loop, goal)
   local idle = 0 -- rounds in which nothing but resumed tasks made progress
-  local rounds, looked = 0, loop.progress and core.monotonic()
+  local rounds, looked = 0, loop.progress and monotonic()
   adapt(loop)
   while true do
     if goal and take_goal(loop, goal) then return "done" end
@@ -298,8 +299,8 @@ local function turn(loop, goal)
 
     if looked then
       rounds = rounds + 1
-      if rounds % 256 == 0 and core.monotonic() >= looked + 1 then
-        looked = core.monotonic()
+      if rounds % 256 == 0 and monotonic() >= looked + 1 then
+        looked = monotonic()
         loop.progress(loop.time)
       end
     end

@@ -12,6 +12,7 @@
 
 local core = require "netstack.core"
 local loops = require "netstack.loop"
+local monotonic = require "netstack.monotonic"
 local protected = require "netstack.protected"
 local report = require "netstack.report"
 local tasks = require "netstack.task"
@@ -30,7 +31,7 @@ local outer -- the loop that serves calls outside run; nil until the first of th
 local spare -- its waiter; nil while that is in use
 local taken = false -- whether a wait there has not ended
 local installed -- the function given to `waiting`
-local hosted = false -- the stacks are driven by a loop that is not ours, in real time
+local host -- that of a loop that is not ours, and drives the stacks in real time
 
 -- What others have to do before stacks are driven, and when a run is over; each once, in the order given.
 local at_begin, at_end = {}, {}
@@ -66,7 +67,7 @@ local function outside()
   if taken and outer and outer.depth == 0 and outer.guests == 0 then outer, taken = nil, false end
   if not outer then
     core.run_begin()
-    outer = loops.new(hosted and "real" or nil, nil)
+    outer = loops.new(host and "real" or nil, nil)
     outer.outside = true
   end
   loops.adapt(outer)
@@ -253,7 +254,7 @@ end
 ---@return number
 function M.now()
   if current then return read_clock(current) end
-  return core.monotonic()
+  return monotonic()
 end
 
 --- When a wait that may take `timeout` seconds from now must end, in the time in which `wait` wants it.
@@ -265,7 +266,7 @@ function M.deadline(timeout)
   if not timeout then return nil end
   if current then return read_clock(current) + timeout end
   -- An own scheduler knows no time but `now`.
-  if installed then return core.monotonic() + timeout end
+  if installed then return monotonic() + timeout end
   return read_clock(outside()) + timeout
 end
 
@@ -299,7 +300,7 @@ end
 ---@return string? err
 function M.wait(ticket, deadline, what, here)
   if installed and not here then
-    if type(ticket) == "userdata" and ticket:arm() then return 1 end
+    if installed ~= host and type(ticket) == "userdata" and ticket:arm() then return 1 end -- host arms it itself
     return installed(ticket, deadline)
   end
   local loop = current
@@ -322,9 +323,9 @@ end
 
 -- A sleep by the function that was installed, which knows of tickets only: this one is never answered.
 local function sleep_elsewhere(seconds)
-  local never, deadline = core.first_of {}, core.monotonic() + seconds
+  local never, deadline = core.first_of {}, monotonic() + seconds
   if not never then error("no memory", 3) end
-  repeat local ok = installed(never, deadline) until not ok or core.monotonic() >= deadline
+  repeat local ok = installed(never, deadline) until not ok or monotonic() >= deadline
   never:cancel()
   return 1
 end
@@ -373,7 +374,7 @@ end
 -- @treturn ?function the one it replaces
 function M.host(fn)
   leave_outside(fn and "attach" or "detach", 3)
-  hosted = fn ~= nil
+  host = fn
   return M.waiting(fn)
 end
 

@@ -9,13 +9,14 @@
 
 local core = require "netstack.core"
 local driver = require "netstack.driver"
+local monotonic = require "netstack.monotonic"
 local owners = require "netstack.resty.owner"
 local semaphores = require "ngx.semaphore"
 local weak_list = require "netstack.resty.weak_list"
 
 local ngx = ngx -- luacheck: ignore 113
 local get_phase, now, sleep, timer_at = ngx.get_phase, ngx.now, ngx.sleep, ngx.timer.at
-local is_yieldable, monotonic = core.is_yieldable, core.monotonic
+local is_yieldable = core.is_yieldable
 local ceil, max, min = math.ceil, math.max, math.min
 
 -- Seconds. A busy worker looks at its descriptors at least so often.

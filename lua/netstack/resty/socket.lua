@@ -4,11 +4,12 @@
 local check = require "netstack.check"
 local core = require "netstack.core"
 
-local concat, error, floor, pairs, status, tostring, type = table.concat, error, math.floor, pairs, coroutine.status,
-  tostring, type
+local byte, concat, floor, status = string.byte, table.concat, math.floor, coroutine.status
+local error, pairs, tostring, type = error, pairs, tostring, type
 
 --- Seconds, of each kind of timeout, when none is set.
 local DEFAULT = 60
+local COLON = byte ":"
 
 local M = {}
 
@@ -26,6 +27,11 @@ function M.seconds(milliseconds, position, name)
     check.bad(position, name, "bad timeout value")
   end
   return milliseconds and milliseconds > 0 and milliseconds / 1000 or DEFAULT
+end
+
+--- Whether a host stands for a UNIX socket. LuaJIT does not compile `match`.
+function M.is_unix(host)
+  return byte(host, 5) == COLON and host:match("^[Uu][Nn][Ii][Xx]:") ~= nil
 end
 
 --- A port, from what stands for one.

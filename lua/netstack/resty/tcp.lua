@@ -203,7 +203,7 @@ end
 function Tcp:connect(host, port, options)
   common.check_self(self, metatable, "connect")
   if type(host) ~= "string" then check.bad(1, "connect", "string expected, got " .. type(host)) end
-  if host:match("^[Uu][Nn][Ii][Xx]:") then return nil, "not supported" end
+  if common.is_unix(host) then return nil, "not supported" end
   local number, err = common.port(port)
   if not number then return nil, err end
   local why = busy(self, true, true)

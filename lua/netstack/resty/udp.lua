@@ -69,7 +69,7 @@ end
 function Udp:setpeername(host, port)
   common.check_self(self, metatable, "setpeername")
   if type(host) ~= "string" then check.bad(1, "setpeername", "string expected, got " .. type(host)) end
-  if host:match("^[Uu][Nn][Ii][Xx]:") then return nil, "not supported" end
+  if common.is_unix(host) then return nil, "not supported" end
   local number, err = common.port(port)
   if not number then return nil, err end
   if common.waits(self.reading) or common.waits(self.writing) then return nil, "socket busy" end
