@@ -269,7 +269,7 @@ end
 -- "settled" (nothing to linger for).
 local function turn(loop, goal)
   local idle = 0 -- rounds in which nothing but resumed tasks made progress
-  local rounds, looked = 0, loop.progress and monotonic()
+  local rounds, looked = 0, loop.progress and core.monotonic()
   adapt(loop)
   while true do
     if goal and take_goal(loop, goal) then return "done" end
@@ -299,8 +299,8 @@ local function turn(loop, goal)
 
     if looked then
       rounds = rounds + 1
-      if rounds % 256 == 0 and monotonic() >= looked + 1 then
-        looked = monotonic()
+      if rounds % 256 == 0 and core.monotonic() >= looked + 1 then
+        looked = core.monotonic()
         loop.progress(loop.time)
       end
     end
