@@ -58,6 +58,7 @@ variant := $(subst $() ,,$(variant))
 BUILD := build/$(LUA_NAME)$(variant)$(if $(WERROR),-werror)
 LWIP_BUILD := build/lwip$(variant)
 CORE := $(BUILD)/netstack/core.so
+TUND := $(BUILD)/netstack-tund
 UNGUARDED := $(BUILD)/unguarded/netstack/core.so
 
 san_flags := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
@@ -86,7 +87,7 @@ preload = $(if $(findstring address,$(SAN)),LD_PRELOAD="$$($(CC) -print-file-nam
 .NOTPARALLEL:
 
 all: ## build for LUA=lua5.1|lua5.2|lua5.3|lua5.4|luajit (default lua5.4) under build/<lua>/
-	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(CORE))
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(CORE) $(TUND))
 
 demo: all ## two stacks in one process move files over a pipe with LuaSocket's socket.http
 	@$(need) socket
@@ -154,7 +155,7 @@ lint: ## luacheck, warnings as errors with gcc and clang, nothing writable outsi
 programs := $(if $(filter lua5.4,$(LUA_NAME)),$(wildcard spec/*.c bench/*.c))
 .PHONY: lint-compile
 lint-compile:
-	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(CORE) $(programs:%.c=$(BUILD)/%.o))
+	@+$(call compile,$(firstword $(CC)) $(LUA_NAME),$(CORE) $(TUND) $(programs:%.c=$(BUILD)/%.o))
 	@exported=$$(readelf --dyn-syms -W $(CORE) | \
 	    awk '$$5 ~ /GLOBAL|WEAK|UNIQUE/ && $$6 == "DEFAULT" && $$7 != "UND" && $$8 !~ /^luaopen_/ { print $$8 }'); \
 	  test -z "$$exported" || { echo "$(CORE) exports more than luaopen_*:" $$exported >&2; exit 1; }
@@ -324,6 +325,14 @@ $(CORE): $(core_objects) $(LWIP_O) $(BUILD)/objects
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(quiet)$(link) -shared $(core_objects) $(LWIP_O) -o $@
+
+# The program that brings packets into nginx's workers: no Lua, no lwIP.
+tund_objects := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard src/tund/*.c))) $(BUILD)/src/tun_open.o
+$(BUILD)/src/tund/main.o: core_cc += -DNST_TUND_VERSION='"$(VERSION)"'
+
+$(TUND): $(tund_objects) $(BUILD)/objects
+	$(call say,LD,$@)
+	$(quiet)$(link) $(tund_objects) -o $@
 
 # The same sources without what guards lwIP, for specs that show what it is for.
 unguarded_objects := $(core_objects:$(BUILD)/%=$(BUILD)/unguarded/%)

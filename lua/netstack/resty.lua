@@ -20,6 +20,7 @@ local check = require "netstack.check"
 local clients = require "netstack.resty.clients"
 local common = require "netstack.resty.socket"
 local listen = require "netstack.resty.listen"
+local network = require "netstack.resty.network"
 local tcp = require "netstack.resty.tcp"
 local udp = require "netstack.resty.udp"
 local worker = require "netstack.resty.driver"
@@ -73,6 +74,26 @@ end
 function M.listen(stack, host, port, backlog)
   common.check_stack(stack, "listen")
   return listen.new(stack, host, port, backlog)
+end
+
+--- Has a stack join a network that netstack-tund, a program beside nginx, has with the host's kernel: attaches an
+-- interface, asks for addresses, and sets them and the gateway when they are granted. When the program is away, or
+-- another client has an address, that is logged once, and it is asked for until it is granted. What joins in
+-- `init_worker_by_lua*` stays until the stack or the network is closed, or the worker exits; in a request or a timer,
+-- until that ends.
+-- @tparam stack stack
+-- @tparam table options `path` of the program's socket; `addresses` that the stack is to have, and has from the
+-- beginning (without: any free ones out of the program's pools); `name` of the interface; `mtu` (that of the stack),
+-- which has to be the program's
+-- @treturn netstack.resty.network|nil
+-- @treturn string "closed" (the stack, or the worker exits), "not supported" (nginx reads its configuration), and as
+-- `stack:attach`
+---@param stack netstack.stack
+---@param options { path: string, addresses?: string[], name?: string, mtu?: integer }
+---@return netstack.resty.network|nil, string?
+function M.join(stack, options)
+  common.check_stack(stack, "join")
+  return network.join(stack, options)
 end
 
 --- Puts functions in the place of `ngx.socket.tcp`, `udp`, `stream` and `connect` that make sockets of a stack for who
