@@ -241,7 +241,7 @@ local function finish(self)
   owners.release(self)
   self.far:close()
   self.near:close()
-  self.ups:post(self.waiting)
+  self.ups:post(self.waiting + 1)
 end
 
 -- A connection, while it lasts.
@@ -265,7 +265,7 @@ end
 
 -- A timer for each connection: what nginx allocates for one it frees when its timer ends.
 local function run(premature, self)
-  if premature or worker.exiting() then self.leave:close() end
+  if (premature or worker.exiting()) and not self.leaving then self.leave:close() end
   local ok, err = pcall(serve, self)
   if not ok then ngx.log(ngx.ERR, "netstack: ", self.path, ": ", tostring(err)) end
   local pause = monotonic() + RETRY
