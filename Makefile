@@ -104,7 +104,8 @@ test-needs:
 	  $(need) $$one || echo "netstack: specs that need $$one will be pending"; \
 	done
 
-busted = $(environment) NETSTACK_UNGUARDED='$(CURDIR)/$(BUILD)/unguarded/?.so' $(preload) $(RUNNER) $(LUA) "$$(command -v busted)"
+busted = $(environment) NETSTACK_UNGUARDED='$(CURDIR)/$(BUILD)/unguarded/?.so' \
+  NETSTACK_TUND='$(CURDIR)/$(TUND)' $(preload) $(RUNNER) $(LUA) "$$(command -v busted)"
 
 # Specs that collect again and again have a process of their own: each collection costs what the others hold.
 collector_specs = $(shell grep -l '\#collector' spec/*_spec.lua)

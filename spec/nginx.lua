@@ -92,7 +92,8 @@ end
 
 --- Starts it.
 -- @param options texts for the configuration: `main`, `http`, `locations`; `workers` (1), `path` (put before that of
--- Lua modules); or `text`, a whole one; or `copy`, a folder with one, nginx.conf, and what belongs to it
+-- Lua modules), `user` of the workers (root); or `text`, a whole one; or `copy`, a folder with one, nginx.conf, and what
+-- belongs to it
 function M.start(options)
   local folder = capture("mktemp -d"):gsub("%s+$", "")
   local port = free_port()
@@ -100,7 +101,7 @@ function M.start(options)
     MODULES = modules, FOLDER = folder, PORT = port, WORKERS = options.workers or 1, MAIN = options.main or "",
     HTTP = options.http or "", LOCATIONS = options.locations or "", LUA_PATH = (options.path or "") .. package.path,
     LUA_CPATH = package.cpath,
-    USER = capture("id -u"):match("^0%s") and "user root;" or "",
+    USER = capture("id -u"):match("^0%s") and ("user %s;"):format(options.user or "root") or "",
   }
   local text = options.text
   if options.copy then
