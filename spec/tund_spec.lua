@@ -305,13 +305,12 @@ describe("netstack-tund", function()
       for i = 1, length do bytes[i] = string.char(random(256)) end
       return table.concat(bytes)
     end
-    local words = { "netstack", " ", "1", " 10.7.0.", "11", "\n", "fd07::", "/", "24", "\0", ":", "99999999999", "%s%n" }
+    local words = { "netstack", " ", "1", " 10.7.0.", "11", "\n", "fd07::", "/", "24", "\0", ":", "999999999", "%s%n" }
     local clients = {}
     local function own(at) return "10.7.0." .. 100 + at end
     local function claim(client, at) return client:write("netstack 1 " .. own(at) .. "\n") end
     local acts = { -- all return whether the client is still there
-      claim,
-      function(client) return client:write("netstack 1\n") end,
+      claim, function(client) return client:write("netstack 1\n") end,
       function(client)
         return client:write(("netstack 1 10.7.0.%d fd07::%x\n"):format(random(256), random(256)))
       end,

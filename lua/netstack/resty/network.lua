@@ -77,6 +77,12 @@ end
 
 local function ring(self) self.bell:post(1) end
 
+-- There is no connection, or no more.
+local function fail(self, why)
+  self.up, self.failed = false, true
+  tell(self, ngx.ERR, tostring(why) .. "; trying again each second")
+end
+
 -- What the answer says; raises when that is not what our stack can have.
 local function take_grant(self, words)
   local addresses, gateways, mtu = {}, {}, nil
@@ -164,11 +170,10 @@ local function connect(self)
     ring(self) -- packets may have waited
     ok, err = pcall(read, self)
     if ok and err == "closed" then err = "the connection has ended" end
-    self.up = false
+  elseif not ok then
+    err = up
   end
-  if not ok then err = up or err end
-  tell(self, ngx.ERR, tostring(err) .. "; trying again each second")
-  self.failed = true
+  fail(self, err)
   ring(self)
 end
 
@@ -209,10 +214,8 @@ local function write(self)
     end
     if n == 0 then return watch(self) end
     for i = n + 1, #parts do parts[i] = nil end
-    if not socket:send(parts) then
-      self.failed = true
-      return
-    end
+    local ok, err = socket:send(parts)
+    if not ok then return fail(self, err) end
     self.sent = self.sent + n / 2
   end
 end
@@ -248,7 +251,7 @@ end
 local function serve(self)
   self.failed, self.socket = false, false
   local hinders = hindrance(self.path)
-  if hinders then return tell(self, ngx.ERR, hinders .. "; trying again each second") end
+  if hinders then return fail(self, hinders) end
   local thread = spawn(connect, self)
   local limit = FOREVER
   while not self.failed and limit do
@@ -268,10 +271,12 @@ local function run(premature, self)
   if (premature or worker.exiting()) and not self.leaving then self.leave:close() end
   local ok, err = pcall(serve, self)
   if not ok then ngx.log(ngx.ERR, "netstack: ", self.path, ": ", tostring(err)) end
-  local pause = monotonic() + RETRY
-  while not self.closing and monotonic() < pause do
-    if self.leaving and not linger(self) then self.closing = true end
-    if not self.closing then self.bell:wait(self.leaving and LOOK or pause - monotonic()) end
+  local again, rest = monotonic() + RETRY, RETRY
+  while not self.closing and rest > 0 do
+    if not self.leaving then self.bell:wait(rest)
+    elseif linger(self) then self.bell:wait(LOOK)
+    else self.closing = true end
+    rest = again - monotonic()
   end
   if self.closing or not timer_at(0, run, self) then finish(self) end
 end
@@ -351,6 +356,7 @@ end
 ---@return boolean, string?
 function Network:is_up()
   common.check_self(self, metatable, "is_up")
+  if self.closing then return false, "closed" end
   if self.up then return true end
   return false, self.why
 end
@@ -365,7 +371,7 @@ end
 function Network:wait(time)
   common.check_self(self, metatable, "wait")
   local limit = monotonic() + common.seconds(time, 1, "wait")
-  while not self.up do
+  while self.closing or not self.up do
     if self.closing then return nil, "closed" end
     if not worker.can_wait() then return nil, "not supported" end
     local rest = limit - monotonic()
