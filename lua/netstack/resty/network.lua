@@ -79,6 +79,7 @@ local function ring(self) self.bell:post(1) end
 
 -- There is no connection, or no more.
 local function fail(self, why)
+  if self.failed then return end
   self.up, self.failed = false, true
   tell(self, ngx.ERR, tostring(why) .. "; trying again each second")
 end
