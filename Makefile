@@ -211,6 +211,7 @@ run-bench: all
 	@$(need) ip ethtool iperf3 || true
 	$(LUA) bench/tun.lua
 	$(LUA) bench/iperf3.lua
+	$(LUA) bench/resty_network.lua
 	$(environment) $(LUA) bench/scale.lua
 
 run-bench-nginx: all
@@ -221,18 +222,22 @@ dist: ## release archive and build/dist/netstack-<version>-1.src.rock, both with
 	@$(need) zip
 	@tree=$$(.build/fetch-lwip) && .build/dist "$(VERSION)" "$$tree"
 
-# luarocks gives the three INST_ folders; by hand, PREFIX (and DESTDIR, for packagers) is enough.
+# luarocks gives the four INST_ folders; by hand, PREFIX (and DESTDIR, for packagers) is enough.
 INST_LUADIR ?= $(PREFIX)/share/lua/$(LUA_VERSION)
 INST_LIBDIR ?= $(PREFIX)/lib/lua/$(LUA_VERSION)
 INST_DOCDIR ?= $(PREFIX)/share/doc/netstack
+INST_SBINDIR ?= $(PREFIX)/sbin
 
 install: all ## install for LUA under PREFIX (/usr/local), behind DESTDIR if given
-	@mkdir -p "$(DESTDIR)$(INST_LUADIR)" "$(DESTDIR)$(INST_LIBDIR)/netstack" "$(DESTDIR)$(INST_DOCDIR)"
+	@mkdir -p "$(DESTDIR)$(INST_LUADIR)" "$(DESTDIR)$(INST_LIBDIR)/netstack" "$(DESTDIR)$(INST_DOCDIR)" \
+	  "$(DESTDIR)$(INST_SBINDIR)"
 	@cd lua && find netstack -name '*.lua' -exec install -D -m 644 {} "$(DESTDIR)$(INST_LUADIR)/{}" \;
 	@install -m 755 $(CORE) "$(DESTDIR)$(INST_LIBDIR)/netstack/core.so"
+	@install -m 755 $(TUND) "$(DESTDIR)$(INST_SBINDIR)/"
 	@install -m 644 LICENSE $(wildcard README.md CHANGELOG.md SECURITY.md) "$(DESTDIR)$(INST_DOCDIR)/"
 	@tree=$$(.build/fetch-lwip) && install -m 644 "$$tree/COPYING" "$(DESTDIR)$(INST_DOCDIR)/LICENSE.lwip"
-	@echo "installed for $(LUA_NAME): $(DESTDIR)$(INST_LUADIR)/netstack, $(DESTDIR)$(INST_LIBDIR)/netstack/core.so"
+	@echo "installed for $(LUA_NAME): $(DESTDIR)$(INST_LUADIR)/netstack, $(DESTDIR)$(INST_LIBDIR)/netstack/core.so, \
+	  $(DESTDIR)$(INST_SBINDIR)/netstack-tund"
 
 env: ## print LUA_PATH and LUA_CPATH of the build tree: eval "$(make env LUA=luajit)"
 	@$(MAKE) all >&2

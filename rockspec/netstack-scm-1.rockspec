@@ -27,6 +27,7 @@ build = {
     INST_LUADIR = "$(LUADIR)",
     INST_LIBDIR = "$(LIBDIR)",
     INST_DOCDIR = "$(PREFIX)/doc",
+    INST_SBINDIR = "$(BINDIR)",
   },
 }
 test = {
