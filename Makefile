@@ -236,8 +236,8 @@ install: all ## install for LUA under PREFIX (/usr/local), behind DESTDIR if giv
 	@install -m 755 $(TUND) "$(DESTDIR)$(INST_SBINDIR)/"
 	@install -m 644 LICENSE $(wildcard README.md CHANGELOG.md SECURITY.md) "$(DESTDIR)$(INST_DOCDIR)/"
 	@tree=$$(.build/fetch-lwip) && install -m 644 "$$tree/COPYING" "$(DESTDIR)$(INST_DOCDIR)/LICENSE.lwip"
-	@echo "installed for $(LUA_NAME): $(DESTDIR)$(INST_LUADIR)/netstack, $(DESTDIR)$(INST_LIBDIR)/netstack/core.so, \
-	  $(DESTDIR)$(INST_SBINDIR)/netstack-tund"
+	@echo "installed for $(LUA_NAME): $(DESTDIR)$(INST_LUADIR)/netstack, $(DESTDIR)$(INST_LIBDIR)/netstack/core.so"
+	@echo "and $(DESTDIR)$(INST_SBINDIR)/netstack-tund, for OpenResty"
 
 env: ## print LUA_PATH and LUA_CPATH of the build tree: eval "$(make env LUA=luajit)"
 	@$(MAKE) all >&2

@@ -86,6 +86,7 @@ describe("netstack-tund", function()
 
   with({}, "starts once on a path, and takes over what a dead one has left", function()
     local path = start()
+    assert.matches("\nCapEff:\t0+\n", netns.read(("/proc/%d/status"):format(program.pid)))
     local second = namespace:start(("%s --socket %s --name ns1 %s"):format(tund.PROGRAM, path, tund.NETWORK))
     tund.eventually(function() return second:status() end)
     assert.equal(1, second:status())

@@ -30,7 +30,7 @@ static const char usage[] =
   "  --mtu BYTES            of the interface, 68 (with IPv6 1280) to 65535; 1500\n"
   "  --mode OCTAL           of the socket's file; 0660\n"
   "  --group GROUP          of the socket's file\n"
-  "  --user USER            to become once all is open\n"
+  "  --user USER            to become once all is open; capabilities are dropped in any case\n"
   "  --help, --version\n"
   "SIGUSR1 has it print its counters, SIGTERM and SIGINT end it.\n";
 
@@ -193,14 +193,6 @@ static bool turn(const sigset_t *mask) {
 static bool prepare(const options *given) {
   struct rlimit limit;
   struct timespec now;
-  if (!nst_tund_check_path(given->socket) || !nst_tund_open_interface(&tund, given->name, given->mtu) ||
-      !nst_tund_listen(&tund, given->socket, given->mode, given->group)) {
-    return false;
-  }
-  if (given->user && !nst_tund_drop_privileges(given->user)) {
-    nst_tund_remove_socket(given->socket);
-    return false;
-  }
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 2 * NST_TUND_CLIENTS) {
     limit.rlim_cur = limit.rlim_max < 2 * NST_TUND_CLIENTS ? limit.rlim_max : 2 * NST_TUND_CLIENTS;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
@@ -208,7 +200,13 @@ static bool prepare(const options *given) {
   /* After a restart clients ask for what they had: leases begin somewhere else. */
   clock_gettime(CLOCK_REALTIME, &now);
   tund.cursors[NST_TUND_IPV4] = tund.cursors[NST_TUND_IPV6] = (uint32_t)(now.tv_nsec / 1000);
-  return true;
+  if (!nst_tund_check_path(given->socket) || !nst_tund_open_interface(&tund, given->name, given->mtu) ||
+      !nst_tund_listen(&tund, given->socket, given->mode, given->group)) {
+    return false;
+  }
+  if (nst_tund_drop_privileges(given->user)) return true;
+  nst_tund_remove_socket(given->socket);
+  return false;
 }
 
 int main(int count, char **values) {

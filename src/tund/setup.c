@@ -9,10 +9,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include <linux/capability.h>
 
 #include "../tun_open.h"
 #include "tund.h"
@@ -154,16 +158,23 @@ bool nst_tund_listen(nst_tund *tund, const char *path, mode_t mode, const char *
   return true;
 }
 
-bool nst_tund_drop_privileges(const char *user) {
+static bool become(const char *user) {
   struct passwd *entry = getpwnam(user);
   if (entry == NULL) {
     nst_tund_complain("there is no user %s", user);
     return false;
   }
-  if (initgroups(user, entry->pw_gid) != 0 || setgid(entry->pw_gid) != 0 || setuid(entry->pw_uid) != 0) {
-    return failed("becoming", user);
-  }
-  return true;
+  return (initgroups(user, entry->pw_gid) == 0 && setgid(entry->pw_gid) == 0 && setuid(entry->pw_uid) == 0) ||
+         failed("becoming", user);
+}
+
+bool nst_tund_drop_privileges(const char *user) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3];
+  memset(none, 0, sizeof none);
+  if (user && !become(user)) return false;
+  return (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && syscall(SYS_capset, &header, none) == 0) ||
+         failed("dropping capabilities", "");
 }
 
 void nst_tund_remove_socket(const char *path) {

@@ -137,6 +137,7 @@ bool nst_tund_open_interface(nst_tund *tund, const char *name, unsigned mtu);
 /* Before anything is changed: false when somebody listens there, or it is no socket. */
 bool nst_tund_check_path(const char *path);
 bool nst_tund_listen(nst_tund *tund, const char *path, mode_t mode, const char *group);
+/* All capabilities; NULL: without becoming another user. */
 bool nst_tund_drop_privileges(const char *user);
 /* Unless it is another one's by now. */
 void nst_tund_remove_socket(const char *path);

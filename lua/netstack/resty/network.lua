@@ -421,7 +421,10 @@ function Network:close()
   return 1
 end
 
--- Its request has ended.
-Network.abandon = Network.close
+-- Its request has ended, and does not wait for the rest.
+function Network:abandon()
+  owners.release(self)
+  self:close()
+end
 
 return M
