@@ -335,6 +335,23 @@ describe("netstack.resty.join", function()
     nginx.eventually(function() return tund.counters(program).clients == 0 end)
   end)
 
+  with({ "nc" }, "does what the README says, from an empty configuration", function()
+    prepare()
+    start_tund("--pool 10.7.0.128/25 --pool fd07::1:0/112")
+    local conf
+    for block in nginx.read("README.md"):gmatch("\n```nginx\n(.-)\n```\n") do
+      if block:find("resty.join", 1, true) then conf = block end
+    end
+    conf = conf:gsub("/run/netstack/tund.sock", path):gsub("\nuser [^\n]*", "")
+      :gsub("app = {}", "%0 require 'netstack.resty'") -- by the master: see above
+    server = nginx.start { text = conf, user = "www-data", workers = 2 }
+    for _, one in ipairs(joined(2)) do
+      local line = namespace:exec("nc -w 2 " .. one.v4 .. " 7")
+      assert.equal(("as %s/24, %s/64\n"):format(one.v4, one.v6), line:match("^worker %d+ (.*)$"))
+      assert.same({ 200, line }, { server:request("/ask?host=" .. one.v6) })
+    end
+  end)
+
   with({}, "keeps no Lua state without lua_code_cache", function()
     prepare()
     start_tund("--pool 10.7.0.16/28")
