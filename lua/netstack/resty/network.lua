@@ -49,7 +49,11 @@ local metatable = {
 
 -- ngx_lua logs each connection that fails: a probe tells whether it would, unseen by who listens, since its type is
 -- another one.
-pcall(ffi.cdef, "int socket(int, int, int); int connect(int, const void *, unsigned); int close(int);")
+ffi.cdef [[
+int netstack_socket(int domain, int type, int protocol) __asm__("socket");
+int netstack_connect(int fd, const void *address, unsigned size) __asm__("connect");
+int netstack_close(int fd) __asm__("close");
+]]
 local AF_UNIX, SOCK_DGRAM = 1, 2
 local HINDERS = {
   [2] = "no such file or directory", [13] = "permission denied", [20] = "not a directory", [111] = "connection refused",
@@ -60,11 +64,11 @@ local function hindrance(path)
   local address = address_type()
   address.family = AF_UNIX
   ffi.copy(address.path, path)
-  local fd = ffi.C.socket(AF_UNIX, SOCK_DGRAM, 0)
+  local fd = ffi.C.netstack_socket(AF_UNIX, SOCK_DGRAM, 0)
   if fd < 0 then return "no descriptor is left" end
-  local refused = ffi.C.connect(fd, address, ffi.sizeof(address)) ~= 0
+  local refused = ffi.C.netstack_connect(fd, address, ffi.sizeof(address)) ~= 0
   local why = refused and HINDERS[ffi.errno()]
-  ffi.C.close(fd)
+  ffi.C.netstack_close(fd)
   return why
 end
 
