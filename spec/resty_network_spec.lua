@@ -215,6 +215,7 @@ describe("netstack.resty.join", function()
     start_tund()
     assert.same({ 200, "1 10.7.0.10/24 connection refused" }, { waiting:wait() })
     assert.equal(1, count("no such file"))
+    assert.equal(0, count("connect() to unix:")) -- nginx would log each of them
     -- A program that stands still is waited for, too.
     program:signal("STOP")
     local request = server:open("/run", [[
@@ -228,6 +229,8 @@ describe("netstack.resty.join", function()
       local stats = network:stats()
       return stats.connected .. " " .. tostring(stats.sent > 1 and 1) .. " " .. stats.dropped
     ]])
+    server:run("return stack:close()")
+    nginx.eventually(function() return tund.counters(program).clients == 0 end)
   end)
 
   with({ "nc" }, "hands a fixed address over when nginx reloads", function()

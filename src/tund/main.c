@@ -173,12 +173,11 @@ static bool turn(const sigset_t *mask) {
   watch(&entries[1], deaf ? -1 : tund.listener, POLLIN);
   for (i = 0; i < count; i++) {
     const nst_tund_client *client = tund.clients[i];
-    watch(&entries[2 + i], client->fd, (client->state == NST_TUND_WAITING ? 0 : POLLIN) |
-                                         (client->queue_start < client->queue_end ? POLLOUT : 0));
+    watch(&entries[2 + i], client->fd, POLLIN | (client->queue_start < client->queue_end ? POLLOUT : 0));
   }
   tund.deaf = false;
   if (ppoll(entries, (nfds_t)(2 + count), deaf ? &moment : NULL, mask) < 0) return errno == EINTR;
-  if (entries[0].revents & (POLLERR | POLLHUP | POLLNVAL) || (entries[0].revents && !nst_tund_from_interface(&tund))) {
+  if (entries[0].revents && !nst_tund_from_interface(&tund)) {
     nst_tund_complain("the interface is gone");
     return false;
   }
