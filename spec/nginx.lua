@@ -92,8 +92,8 @@ end
 
 --- Starts it.
 -- @param options texts for the configuration: `main`, `http`, `locations`; `workers` (1), `path` (put before that of
--- Lua modules), `user` of the workers (root); or `text`, a whole one; or `copy`, a folder with one, nginx.conf, and what
--- belongs to it
+-- Lua modules), `user` of the workers (root); or `text`, a whole one; or `copy`, a folder with one, nginx.conf, and
+-- what belongs to it
 function M.start(options)
   local folder = capture("mktemp -d"):gsub("%s+$", "")
   local port = free_port()

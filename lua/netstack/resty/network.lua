@@ -195,14 +195,9 @@ end
 
 -- Has the bell ring when the stack sends.
 local function watch(self)
-  if self.watcher then return end
+  if self.watcher.waits then return end
   local ticket = self.far:wait_ticket("read")
-  if not ticket then return end
-  self.watcher = driver.watch(ticket, nil, function()
-    self.watcher = false
-    ring(self)
-  end)
-  if not self.watcher then ring(self) end -- it has sent meanwhile
+  if ticket and not driver.watch(self.watcher, ticket) then ring(self) end -- it has sent meanwhile
 end
 
 -- Sends what the stack has sent.
@@ -245,7 +240,7 @@ local function finish(self)
   if self.finished then return end
   self.finished, self.closing, self.up = true, true, false
   self.why = "closed"
-  if self.watcher then driver.unwatch(self.watcher) end
+  driver.unwatch(self.watcher)
   owners.release(self)
   self.far:close()
   self.near:close()
@@ -336,6 +331,7 @@ function M.join(stack, options)
     closing = false, finished = false, leaving = false, used = 0, leave = false, owner = false,
     sent = 0, received = 0, dropped = 0, connected = 0,
   }, metatable)
+  self.watcher = driver.watcher(function() ring(self) end)
   self.leave = {
     close = function()
       self.leaving = monotonic()
