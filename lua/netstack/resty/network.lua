@@ -157,6 +157,7 @@ local function read(self)
         self.received = self.received + 1
       else
         self.dropped = self.dropped + 1
+        if not core.is_open(self.stack) then self:close() end -- it has crashed
       end
       at = last + 1
     end
