@@ -273,7 +273,7 @@ describe("netstack.resty.join", function()
     assert.is_false(nginx.ended(pid))
     assert.matches("^hello from ", ask(new, "hello"))
     assert.same({ 200, "timeout" }, { held:wait() })
-    nginx.eventually(function() return nginx.ended(pid) end, 1)
+    nginx.eventually(function() return nginx.ended(pid) end, 3)
     nginx.eventually(function() return tund.counters(program).clients == 1 end)
     -- After a crash of the program it asks for what it had, unless that is another's by then.
     program:signal("KILL")

@@ -12,6 +12,7 @@ local core = require "netstack.core"
 local devices = require "netstack.device"
 local driver = require "netstack.driver"
 local ffi = require "ffi"
+local monotonic = require "netstack.monotonic"
 local owners = require "netstack.resty.owner"
 local semaphores = require "ngx.semaphore"
 local worker = require "netstack.resty.driver"
@@ -21,7 +22,6 @@ local new_tcp, spawn, kill, timer_at = ngx.socket.tcp, ngx.thread.spawn, ngx.thr
 local byte, char, sub = string.byte, string.char, string.sub
 local assert, ipairs, pcall, setmetatable, tonumber, tostring, type = assert, ipairs, pcall, setmetatable, tonumber,
   tostring, type
-local monotonic = core.monotonic
 
 -- Seconds.
 local RETRY = 1
