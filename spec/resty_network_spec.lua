@@ -310,9 +310,15 @@ describe("netstack.resty.join", function()
       return table.concat({ up, first, tostring(pinged), err, (select(2, interface:stats())) }, " ")
     ]]):format(path)))
     assert.equal(0, addresses())
-    assert.equal("1", server:run(([[ return resty.join(netstack.new(), { path = "%s",
-      addresses = { "10.7.0.10" } }):wait(1000) ]]):format(path)))
+    assert.equal("1", server:run(([[
+      local stack = netstack.new()
+      left = setmetatable({ stack }, { __mode = "v" })
+      return resty.join(stack, { path = "%s", addresses = { "10.7.0.10" } }):wait(1000)
+    ]]):format(path)))
     nginx.eventually(function() return tund.counters(program).clients == 0 end)
+    nginx.eventually(function()
+      return server:run("collectgarbage() collectgarbage() return tostring(left[1])") == "nil"
+    end)
     assert.equal(2, tund.counters(program).accepted - 1) -- one was the spec's
     assert.equal("1 1", server:run(([[
       local stack = netstack.new()

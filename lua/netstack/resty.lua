@@ -12,6 +12,8 @@
 -- answers nil, "not supported". When the worker exits, listeners and idle connections are closed at once, the stacks
 -- after 2 s.
 --
+-- `join` connects a stack to other workers, the host's kernel, and what it routes to, by way of netstack-tund.
+--
 -- Clients that are written for cosockets run unchanged: `with` binds what a function does to a stack, once `install`
 -- has been called, and `load` gives a copy of a client's module that is bound to one for good.
 -- @module netstack.resty

@@ -88,7 +88,7 @@ local function fail(self, why)
   tell(self, ngx.ERR, tostring(why) .. "; trying again each second")
 end
 
--- What the answer says; raises when that is not what our stack can have.
+-- Does what the answer says. Returns 1, or nil and why our stack cannot have it.
 local function take_grant(self, words)
   local addresses, gateways, mtu = {}, {}, nil
   for name, value in words:gmatch("(%w+)=(%S+)") do
@@ -111,7 +111,7 @@ local function take_grant(self, words)
   return 1
 end
 
--- Asks for the addresses. Returns the socket once they are ours, or what has come in between.
+-- Asks for the addresses. Returns 1 once they are ours, or nil and what has come in between.
 local function dial(self)
   local socket = new_tcp()
   socket:settimeouts(TIMEOUTS[1], TIMEOUTS[2], TIMEOUTS[3])
@@ -237,10 +237,21 @@ local function linger(self)
   return LOOK
 end
 
+local joined = setmetatable({}, { __mode = "k" }) -- lists of networks, by their stacks
+
+-- The entry would keep the stack: the network does.
+local function forget(self)
+  local list = joined[self.stack] or {}
+  for i = #list, 1, -1 do
+    if list[i] == self then table.remove(list, i) end
+  end
+  if not list[1] then joined[self.stack] = nil end
+end
+
 local function finish(self)
-  if self.finished then return end
-  self.finished, self.closing, self.up = true, true, false
+  self.closing, self.up = true, false
   self.why = "closed"
+  forget(self)
   driver.unwatch(self.watcher)
   owners.release(self)
   self.far:close()
@@ -299,15 +310,12 @@ local rules = {
   mtu = check.integer(68, 65535),
 }
 
-local joined = setmetatable({}, { __mode = "k" }) -- networks by their stacks
-
 -- Who closes the stack has left.
 local Stack = core.classes.stack
 local close_stack = Stack.close
 function Stack:close()
   local result = close_stack(self)
   for _, network in ipairs(joined[self] or {}) do network:close() end
-  joined[self] = nil
   return result
 end
 
@@ -329,7 +337,7 @@ function M.join(stack, options)
     named = options.addresses ~= nil, names = options.addresses, granted = {}, -- `names`: what is asked for
     bell = assert(semaphores.new(0)), ups = assert(semaphores.new(0)), waiting = 0,
     socket = false, up = false, failed = false, why = "not connected yet", parts = {}, watcher = false,
-    closing = false, finished = false, leaving = false, used = 0, leave = false, owner = false,
+    closing = false, leaving = false, used = 0, leave = false, owner = false,
     sent = 0, received = 0, dropped = 0, connected = 0,
   }, metatable)
   self.watcher = driver.watcher(function() ring(self) end)
