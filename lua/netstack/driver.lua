@@ -29,6 +29,7 @@ local M = {}
 ---@field park fun(waiter: table) has it wait for `unpark`; called again while waiter.waits
 ---@field unpark fun(waiter: table) has it go on, from the loop: not before this returns
 ---@field ring? fun() the stacks want to be driven earlier than `turn` said; in place of the bell's descriptor
+---@field no_run? string what `netstack.run` raises, where it must not stop the loop
 local adapter -- nil: not attached
 local previous -- what did the waiting before
 local spare, count = {}, 0 -- waiters
@@ -120,6 +121,12 @@ function M.release(waiter)
   waiters.give_id(waiter)
 end
 local release = M.release
+
+--- Ends a wait whose coroutine is gone.
+function M.drop(waiter)
+  if waiter.waits then waiters.disarm(waiter.guest_of, waiter) end
+  release(waiter)
+end
 
 -- The function for `netstack.waiting`.
 local function wait(ticket, deadline)
@@ -243,7 +250,7 @@ function M.attach(to)
     fd, err = core.bell_open()
   end
   if not fd then return nil, err end
-  previous = scheduler.host(wait)
+  previous = scheduler.host(wait, to.no_run)
   adapter, spare, count, idle_since, expected, held, quiet = to, {}, 0, nil, huge, false, false
   M.ring()
   return fd

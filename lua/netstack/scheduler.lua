@@ -32,6 +32,7 @@ local spare -- its waiter; nil while that is in use
 local taken = false -- whether a wait there has not ended
 local installed -- the function given to `waiting`
 local host -- that of a loop that is not ours, and drives the stacks in real time
+local refusal -- why there can be no run beside it
 
 -- What others have to do before stacks are driven, and when a run is over; each once, in the order given.
 local at_begin, at_end = {}, {}
@@ -176,7 +177,8 @@ end
 -- @tparam[opt] table opts `clock` ("virtual", "real" or a function), `timeout`, `seed`, `linger` (5), `progress`, which
 -- is called about each second of real time with the run's time
 -- @param ... arguments of fn
--- @return what fn returned; raises the first error that no task joined, and reports that start "deadlock:", "timeout:"
+-- @return what fn returned; raises the first error that no task joined, and reports that start "deadlock:", "timeout:";
+-- and raises inside a run, and where a loop drives the stacks that must not be stopped (`netstack.resty`)
 ---@param fn function
 ---@param opts? table
 ---@return any ...
@@ -185,6 +187,7 @@ function M.run(fn, opts, ...)
   local why = opts ~= nil and check_options(opts)
   if why then bad(2, "run", why) end
   if current then error("run inside run", 2) end
+  if refusal then error(refusal, 2) end
   leave_outside("run", 2)
   prepare()
   opts = opts or {}
@@ -371,10 +374,11 @@ end
 
 --- Has the stacks driven by a loop that is not ours (netstack.driver): outside run, time is real then.
 -- @tparam ?function fn as for `waiting`; nil: no longer
+-- @tparam ?string no_run what `run` raises; nil: it drives the stacks in that loop's place
 -- @treturn ?function the one it replaces
-function M.host(fn)
+function M.host(fn, no_run)
   leave_outside(fn and "attach" or "detach", 3)
-  host = fn
+  host, refusal = fn, no_run
   return M.waiting(fn)
 end
 

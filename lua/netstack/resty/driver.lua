@@ -150,7 +150,7 @@ local function drive(premature)
       end
       if not needed and not signalled then break end
       delay = min(delay or rest, rest)
-    elseif not delay and not needed and not signalled and not owners.owns() and not keeps() then
+    elseif not delay and not needed and not signalled and owners.count() == 0 and not keeps() then
       break
     end
     bell:wait(delay and max(ceil(delay * 1000) / 1000, BREATH) or FOREVER)
@@ -171,7 +171,11 @@ function M.ring()
   bell:post(1)
 end
 
-local adapter = { ring = M.ring }
+local adapter = {
+  ring = M.ring,
+  no_run = "netstack.run in an nginx worker that drives stacks: it would stop the worker, and take their time for its " ..
+    "own; what runs, a lab for one, belongs in a Lua state of its own: ngx.run_worker_thread with a thread_pool",
+}
 
 --- Whether the caller could wait.
 -- @treturn boolean
@@ -190,13 +194,15 @@ function adapter.park(waiter)
   local semaphore = waiter.semaphore
   if not semaphore then
     semaphore = assert(semaphores.new(0))
-    waiter.semaphore = semaphore
+    waiter.semaphore, waiter.abandon, waiter.owner = semaphore, driver.drop, false
   end
+  owners.adopt(waiter)
   local ok, err = semaphore:wait(FOREVER)
+  owners.release(waiter)
   if not ok and err ~= "timeout" then error(err, 0) end
 end
 
--- The coroutine may be gone: a client's abort, or another light thread, has nginx drop it where it waits.
+-- The coroutine may be gone: another light thread has nginx drop it where it waits.
 function adapter.unpark(waiter)
   driver.release(waiter)
   if waiter.semaphore then waiter.semaphore:post(1) end

@@ -1,5 +1,6 @@
---- Sockets end with the request that made them, as nginx's do: nginx tells of the end where no Lua code can run, so a
--- function of the core notes it down and posts the driver's semaphore, and the driver closes what is left.
+--- Sockets end with the request that made them, as nginx's do, and so do its waits for stacks: nginx tells of the end
+-- where no Lua code can run, so a function of the core notes it down and posts the driver's semaphore, and the driver
+-- closes what is left.
 -- @module netstack.resty.owner
 
 local base = require "resty.core.base"
@@ -38,18 +39,18 @@ local ended = ffi.new("netstack_notice *[1]")
 local give = cast("void (*)(void *)", core.notice())
 local post = cast("int (*)(void *, int)", C.ngx_http_lua_ffi_sema_post)
 local semaphore -- the driver's
-local left = 0 -- sockets that have an owner
+local left = 0 -- objects that have an owner
 -- Records to be used again: most requests have one socket, and making all this for it would be half of the work.
 local spare, SPARE = {}, 256
 
---- Has a semaphore of nginx's posted when a request ends that leaves sockets.
+--- Has a semaphore of nginx's posted when a request ends that leaves objects behind.
 function M.tell(to) semaphore = to.sem end
 
 local function new_record(request, key)
   local cleanup = C.ngx_http_cleanup_add(request, 0)
   if cleanup == nil then return nil end
   local record = spare[#spare]
-  if record then spare[#spare] = nil else record = { notice = notice_type(), sockets = weak_list.new() } end
+  if record then spare[#spare] = nil else record = { notice = notice_type(), objects = weak_list.new() } end
   local notice = record.notice
   notice.given, notice.wanted = 0, 0
   notice.ended, notice.request, notice.post, notice.semaphore = ended, key, post, semaphore
@@ -58,9 +59,9 @@ local function new_record(request, key)
   return record
 end
 
---- The running request owns a socket from now on; outside of requests nothing does.
--- @tparam table socket with a method `close`, and a field `owner` for us
-function M.adopt(socket)
+--- The running request owns an object from now on, a socket or a wait; outside of requests nothing does.
+-- @tparam table object with a method `abandon`, called when the request has ended, and a field `owner` for us
+function M.adopt(object)
   local request = get_request()
   if not request then return end
   local key = tonumber(cast(address_type, request))
@@ -71,25 +72,25 @@ function M.adopt(socket)
   end
   record = record or new_record(request, key)
   if not record then return end
-  socket.owner = record
+  object.owner = record
   record.notice.wanted = record.notice.wanted + 1
   left = left + 1
-  weak_list.add(record.sockets, socket)
+  weak_list.add(record.objects, object)
 end
 
---- Nobody owns a socket any more.
-function M.release(socket)
-  local record = socket.owner
+--- Nobody owns an object any more.
+function M.release(object)
+  local record = object.owner
   if not record then return end
-  socket.owner = false
+  object.owner = false
   record.notice.wanted = record.notice.wanted - 1
   left = left - 1
-  weak_list.remove(record.sockets, socket)
+  weak_list.remove(record.objects, object)
 end
 
-local function abandon(socket) socket:abandon() end
+local function abandon(object) object:abandon() end
 
---- Closes the sockets of requests that have ended.
+--- Ends what requests that have ended have left behind.
 function M.reap()
   while ended[0] ~= nil do
     local notice = ended[0]
@@ -98,15 +99,15 @@ function M.reap()
     local record = records[key]
     records[key] = nil
     if notice.wanted > 0 then
-      weak_list.each(record.sockets, abandon)
+      weak_list.each(record.objects, abandon)
       left = left - notice.wanted -- those that were collected
     end
     if #spare < SPARE then spare[#spare + 1] = record end
   end
 end
 
---- Whether there are sockets that a request owns.
--- @treturn boolean
-function M.owns() return left > 0 end
+--- How many objects requests own.
+-- @treturn integer
+function M.count() return left end
 
 return M

@@ -1,8 +1,9 @@
 --- Pools of idle connections, by stack and name. A pool that has a backlog also bounds how many connections there are,
 -- idle ones included: those who want one more queue for it.
 --
--- A *lease* stands for one connection of a pool. Whoever has the connection holds its lease, and gives it back. Who is
--- dropped by nginx cannot: leases are held weakly, and counted when the pool seems to be full.
+-- A *lease* stands for one connection of a pool, one that is queued for included. Whoever has the connection holds its
+-- lease, and gives it back. Sockets that are forgotten do not: leases are held weakly, and counted when the pool seems to
+-- be full.
 -- @module netstack.resty.pool
 
 local core = require "netstack.core"
@@ -54,22 +55,46 @@ function M.open(stack, name, size, backlog)
   return pool
 end
 
---- A lease, of a connection that is to be made or that was made outside the pool.
+--- A lease, of a connection that was made outside the pool.
 function Pool:lease()
-  local lease = {}
+  local lease = { entry = false } -- in the queue
   self.leases[lease] = true
   self.count = self.count + 1
   return lease
 end
 
-function Pool:recount()
-  self.count = 0
-  for _ in pairs(self.leases) do self.count = self.count + 1 end
+--- A lease of a connection that is to be made, after a `wait`.
+-- @treturn table|nil
+-- @treturn string "too many waiting connect operations"
+function Pool:apply()
+  if self.backlog and self.count >= self.size then
+    self.count = 0
+    for _ in pairs(self.leases) do self.count = self.count + 1 end
+    if self.count >= self.size + self.backlog then return nil, "too many waiting connect operations" end
+  end
+  return self:lease()
 end
 
 local function forget(self, lease)
   self.leases[lease] = nil
   self.count = self.count - 1
+end
+
+--- Waits until the connection may be made, or there is one that somebody else has kept: then the lease is gone.
+-- @tparam table lease just applied for; who fails gives it back
+-- @tparam number timeout seconds
+-- @treturn boolean|nil true
+-- @treturn table|nil|string item, as of `take`; "timeout"
+function Pool:wait(lease, timeout)
+  if not self.backlog or self.count <= self.size then return true end
+  local entry = { semaphore = assert(semaphores.new(0)), admitted = false, item = nil }
+  lease.entry = entry
+  insert(self.queue, entry)
+  local ok, err = entry.semaphore:wait(timeout)
+  if not ok and not entry.admitted then return nil, err end
+  lease.entry = false
+  if entry.item then forget(self, lease) end
+  return true, entry.item
 end
 
 -- Lets the first go on who still waits: with a connection, which has a lease, or without, to make one. Returns whether
@@ -78,7 +103,7 @@ function Pool:admit(item)
   while self.queue[1] do
     local entry = remove(self.queue, 1)
     if entry.semaphore:count() < 0 then
-      entry.item = item
+      entry.admitted, entry.item = true, item
       entry.semaphore:post(1)
       return true
     end
@@ -86,36 +111,27 @@ function Pool:admit(item)
   return false
 end
 
---- Gives a lease back: its connection is closed.
+local drop
+
+--- Gives a lease back: its connection is closed, or will not be made.
 function Pool:give(lease)
   if not self.leases[lease] then return end
   forget(self, lease)
-  self:admit()
-end
-
---- A lease once there is one, or a connection that somebody else has kept meanwhile.
--- @tparam number timeout seconds
--- @treturn table|nil lease
--- @treturn table|nil item, as of `take`
--- @treturn string "timeout", "too many waiting connect operations"
-function Pool:enter(timeout)
-  if not self.backlog then return self:lease() end
-  if self.count >= self.size then self:recount() end
-  if self.count < self.size then return self:lease() end
-  if self.count >= self.size + self.backlog then return nil, nil, "too many waiting connect operations" end
-  local lease, entry = self:lease(), { semaphore = assert(semaphores.new(0)), item = nil }
-  insert(self.queue, entry)
-  local ok, err = entry.semaphore:wait(timeout)
-  if ok and not entry.item then return lease end
-  forget(self, lease)
-  if entry.item then return nil, entry.item end
-  for i, other in ipairs(self.queue) do
-    if other == entry then remove(self.queue, i) break end
+  local entry = lease.entry
+  if not entry then
+    self:admit()
+  elseif entry.item then -- nginx has dropped who was to go on with it
+    drop(self, entry.item)
+  elseif entry.admitted then
+    self:admit()
+  else
+    for i, other in ipairs(self.queue) do
+      if other == entry then remove(self.queue, i) break end
+    end
   end
-  return nil, nil, err
 end
 
-local function drop(pool, item)
+function drop(pool, item)
   for i, other in ipairs(pool.idle) do
     if other == item then remove(pool.idle, i) break end
   end

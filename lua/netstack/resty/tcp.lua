@@ -25,6 +25,8 @@ local text = errors.text
 
 -- As nginx has them when nothing is configured.
 local POOL_SIZE, KEEPALIVE = 30, 60
+-- A peer that takes nothing may keep what is unsent from a closed connection so long.
+local LINGER = { on = true, timeout = 60 }
 
 local M = {}
 
@@ -46,6 +48,7 @@ local function new(stack, socket)
   local self = {
     stack = sockets.weak(stack),
     socket = socket, -- false: there is none, or it is closed
+    attempt = false, -- one that is being connected
     rest = "", -- received and not handed out yet
     connecting = false, reading = false, -- the coroutine that waits
     name = false, -- of the pool
@@ -75,12 +78,19 @@ local function busy(self, read, write)
 end
 
 local function close(self)
-  local socket, pool = self.socket, self.pool
+  local socket, attempt, pool = self.socket, self.attempt, self.pool
   owners.release(self)
   self.socket, self.item, self.rest = false, false, ""
   if self.read_closed then self.read_closed = false end
   if self.write_closed then self.write_closed = false end
-  if socket then socket:close() end
+  if socket then
+    socket:setoption("linger", LINGER)
+    socket:close()
+  end
+  if attempt then
+    self.attempt = false
+    attempt:abort()
+  end
   if pool then
     self.pool = false
     pool:give(self.lease)
@@ -149,7 +159,7 @@ local function dial(self, stack, host, port)
   local socket, ok
   socket, err = tcp.new(stack)
   if not socket then return nil, text(err) end
-  ok = true
+  self.attempt, ok = socket, true
   if self.host then
     socket:setoption("reuseaddr", true)
     ok, err = socket:bind(self.host, self.port)
@@ -158,31 +168,26 @@ local function dial(self, stack, host, port)
     socket:settimeout(self.connect_timeout)
     ok, err = socket:connect(address, port)
   end
-  if ok then return socket end
-  socket:abort()
-  return nil, text(err)
+  if not ok then return nil, text(err) end
+  self.socket, self.attempt = socket, false
+  return 1
 end
 
+-- Its coroutine may be dropped where it waits: what is under way is the socket's, and the socket its request's, before.
 local function connect(self, stack, host, port, pool)
-  local item = pool and pool:take()
-  local lease, err
-  if pool and not item then
-    lease, item, err = pool:enter(self.connect_timeout)
-    if not lease and not item then return nil, err end
-  end
-  if item then
-    self.socket, self.lease, self.item = item.socket, item.lease, item
-  else
-    local socket
-    socket, err = dial(self, stack, host, port)
-    if not socket then
-      if pool then pool:give(lease) end
-      return nil, err
-    end
-    self.socket, self.lease = socket, lease or false
-  end
-  self.pool = pool or false
   owners.adopt(self)
+  if not pool then return dial(self, stack, host, port) end
+  local item = pool:take()
+  if not item then
+    local lease, err = pool:apply()
+    if not lease then return nil, err end
+    self.pool, self.lease = pool, lease
+    local ok
+    ok, item = pool:wait(lease, self.connect_timeout)
+    if not ok then return nil, item end
+    if not item then return dial(self, stack, host, port) end
+  end
+  self.socket, self.pool, self.lease, self.item = item.socket, pool, item.lease, item
   return 1
 end
 
@@ -208,7 +213,7 @@ function Tcp:connect(host, port, options)
   if not number then return nil, err end
   local why = busy(self, true, true)
   if why then return nil, why end
-  if self.socket then close(self) end
+  if self.socket or self.connecting then close(self) end
   local stack = self.stack.stack
   if not stack then return nil, "closed" end
   local started
@@ -221,6 +226,7 @@ function Tcp:connect(host, port, options)
   local ok
   ok, err = connect(self, stack, host, number, pool)
   self.connecting = false
+  if not ok then close(self) end
   return ok, err
 end
 

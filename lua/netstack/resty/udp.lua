@@ -83,15 +83,13 @@ function Udp:setpeername(host, port)
   local socket
   socket, err = udp.new(stack)
   if not socket then return nil, text(err) end
-  if self.host then ok, err = socket:setsockname(self.host, 0) end
-  if ok then ok, err = socket:setpeername(host, number) end
-  if not ok then
-    socket:close()
-    return nil, text(err, host)
-  end
   self.socket = socket
   owners.adopt(self)
-  return 1
+  if self.host then ok, err = socket:setsockname(self.host, 0) end
+  if ok then ok, err = socket:setpeername(host, number) end
+  if ok then return 1 end
+  close(self)
+  return nil, text(err, host)
 end
 
 -- Calls a method that may wait.
