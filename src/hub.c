@@ -103,3 +103,12 @@ nst_time nst_hub_next(nst_hub *hub) {
   }
   return NST_NEVER;
 }
+
+bool nst_hub_only_time_wait(const nst_hub *hub) {
+  size_t i;
+  for (i = 0; i < hub->timers.count; i++) {
+    const nst_timer *timer = hub->timers.timers[i];
+    if (timer->due || !nst_stack_only_time_wait(nst_holder(timer, nst_stack, timer))) return false;
+  }
+  return true;
+}

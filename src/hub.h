@@ -75,5 +75,7 @@ bool nst_hub_drive(nst_hub *hub, nst_time now);
 nst_time nst_hub_next(nst_hub *hub);
 /* Whether functions of the user's are to be called: devices', traces', links'. */
 bool nst_hub_has_calls(const nst_hub *hub);
+/* Whether these timers are all of connections in TIME_WAIT, which nobody waits for. Looks at each stack that has one. */
+bool nst_hub_only_time_wait(const nst_hub *hub);
 
 #endif

@@ -149,6 +149,14 @@ static int unsettled(lua_State *L) {
   return 1;
 }
 
+/*** Whether all that will come by itself is the end of connections in TIME-WAIT.
+@function only_time_wait
+@treturn boolean */
+static int only_time_wait(lua_State *L) {
+  lua_pushboolean(L, nst_hub_only_time_wait(nst_lua_hub(L)));
+  return 1;
+}
+
 /*** Whether an open stack has a device with a file descriptor, or somebody waits for one.
 @function has_fd
 @treturn boolean
@@ -334,6 +342,7 @@ static void push_errors(lua_State *L) {
 static const luaL_Reg functions[] = {
   {"step", step}, {"ready", ready}, {"await", await}, {"watch", watch},
   {"run_begin", run_begin}, {"run_end", run_end}, {"unsettled", unsettled}, {"has_fd", has_fd},
+  {"only_time_wait", only_time_wait},
   {"monotonic", monotonic}, {"wall_clock", wall_clock}, {"wait_io", wait_io}, {"library", library}, {"where", where},
   {"guarded", guarded}, {"is_terminal", is_terminal}, {"kept", kept}, {"bell_open", bell_open}, {"bell", bell},
   {"bell_call", bell_call}, {"is_yieldable", is_yieldable}, {"notice", notice},

@@ -140,6 +140,10 @@ static nst_time next_of_ip(const nst_stack *stack) {
   return earlier(at, earlier(nst_dhcp_next(stack), nst_slaac_next(stack)));
 }
 
+bool nst_stack_only_time_wait(const nst_stack *stack) {
+  return stack->tcp_timers.count <= stack->time_wait_count && next_of_ip(stack) == NST_NEVER;
+}
+
 nst_time nst_stack_next(nst_stack *stack) {
   nst_time at = NST_NEVER;
   if (!stack->open) return NST_NEVER;

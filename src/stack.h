@@ -158,6 +158,8 @@ size_t nst_stack_process_commands_only(nst_stack *stack, size_t max);
 void nst_stack_set_time(nst_stack *stack, nst_time now);
 /* Follows the hub's run time. */
 void nst_stack_catch_up(nst_stack *stack);
+/* Whether all its timers are those of connections in TIME_WAIT. */
+bool nst_stack_only_time_wait(const nst_stack *stack);
 /* Its own time of the next timer; `now` when it has work; NST_NEVER. Sets the hub's timer too. */
 nst_time nst_stack_next(nst_stack *stack);
 /* After a call into the stack: sees that it is polled when it has work, and no later than its next timer. Cheap: the

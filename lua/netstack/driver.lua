@@ -236,6 +236,12 @@ function M.is_needed()
   return time - idle_since < LINGER
 end
 
+--- Whether nothing will happen by itself that anybody may wait for: no timer runs but those of connections in TIME-WAIT.
+-- @treturn boolean
+function M.is_quiet()
+  return not outside().timers[1] and core.only_time_wait()
+end
+
 --- Gives the waiting to a loop.
 -- @tparam table to can_park, park, unpark
 -- @treturn integer|nil the bell's descriptor, to be watched for reading; it rings at once. 0: there is none, since the

@@ -1,7 +1,7 @@
 --- What drives the stacks of an nginx worker: one coroutine, in a timer, that turns them, sleeps on its semaphore until
--- the next timer, and is woken by whatever gives them work. It goes on while somebody waits, something is due, or a
--- stack that was started when the worker was is open; else it stops, so that nothing keeps a Lua state that nginx made
--- for one request, and starts again when there is something to do.
+-- the next timer, and is woken by whatever gives them work. It goes on while somebody waits, something is due but the end
+-- of connections in TIME-WAIT, or a stack that was started when the worker was is open; else it stops, so that nothing
+-- keeps a Lua state that nginx made for one request, and starts again when there is something to do.
 --
 -- nginx handles what semaphores wake before it looks at its descriptors again, so coroutines that wake each other could
 -- keep it from those for ever. Whoever waits after 5 ms of that sleeps for a millisecond first.
@@ -27,7 +27,7 @@ local FOREVER = 1e6
 local GRACE = 2
 -- A timer tells of the worker's exit. It is set anew, each time for twice as long, while the driver runs: it keeps a
 -- Lua state about as long again as that has been driven.
-local FIRST_WATCH, LONGEST_WATCH = 1, 3600
+local FIRST_WATCH, LONGEST_WATCH = 0.05, 3600
 
 local YIELDABLE = { rewrite = true, server_rewrite = true, access = true, content = true, timer = true,
   ssl_cert = true, ssl_client_hello = true, ssl_session_fetch = true }
@@ -150,7 +150,7 @@ local function drive(premature)
       end
       if not needed and not signalled then break end
       delay = min(delay or rest, rest)
-    elseif not delay and not needed and not signalled and owners.count() == 0 and not keeps() then
+    elseif not needed and not signalled and owners.count() == 0 and driver.is_quiet() and not keeps() then
       break
     end
     bell:wait(delay and max(ceil(delay * 1000) / 1000, BREATH) or FOREVER)
