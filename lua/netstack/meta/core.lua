@@ -69,6 +69,10 @@ function core.run_end() end
 ---@return integer
 function core.unsettled() end
 
+---Whether all that will come by itself is the end of connections in TIME-WAIT.
+---@return boolean
+function core.only_time_wait() end
+
 ---Whether an open stack has a device with a file descriptor, or somebody waits for one.
 ---@return boolean
 ---@return boolean # whether anything can still come from such a device: not from interfaces that were deleted
