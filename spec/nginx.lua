@@ -139,6 +139,14 @@ end
 --- What it has logged.
 function Server:log() return read(self.folder .. "/error.log") or "" end
 
+--- Raises when it has logged an error.
+function Server:check_log()
+  for line in self:log():gmatch("[^\n]+") do
+    local level = line:match("^%S+ %S+ %[(%l+)%]")
+    if level ~= "notice" and level ~= "info" and level ~= "warn" then error(line, 2) end
+  end
+end
+
 --- The master's children that have not ended.
 function Server:workers()
   local found = {}

@@ -59,7 +59,7 @@ describe("netstack.resty, in the life of a worker,", function()
     assert.is_true(took > 1.5 and took < 3.5, took)
     nginx.eventually(function() return nginx.ended(old) end, 2)
     assert.equal(1, #server:workers())
-    assert.is_nil(server:log():match("%[%a*[ec]r[ri]%a*%][^\n]*"))
+    server:check_log()
   end)
 
   it("ends with nginx, soon when nothing is under way", function()
@@ -81,6 +81,76 @@ describe("netstack.resty, in the life of a worker,", function()
     nginx.eventually(function() return server:ended() end, 5)
     assert.is_true(socket.gettime() - start < 1.5, socket.gettime() - start)
     assert.is_truthy(server:log():find("the server ended", 1, true))
+  end)
+
+  it("ends with nginx at once when nothing wakes that", function()
+    server = nginx.start { http = WORLD } -- stacks, and who waits for connections
+    local start = socket.gettime()
+    server:signal("QUIT")
+    nginx.eventually(function() return server:ended() end, 5)
+    assert.is_true(socket.gettime() - start < 1, socket.gettime() - start)
+    server:check_log()
+  end)
+
+  local ENDLESS = [[
+    local socket = resty.tcp(a)
+    socket:connect("10.0.0.2", 80)
+    return (select(2, socket:receive()))
+  ]]
+
+  it("is ended by TERM whatever is under way", function()
+    server = nginx.start { http = WORLD }
+    local request = server:open("/run", ENDLESS)
+    socket.sleep(0.1)
+    local start = socket.gettime()
+    server:signal("TERM")
+    assert.is_nil((request:wait()))
+    nginx.eventually(function() return server:ended() end, 2)
+    assert.is_true(socket.gettime() - start < 1, socket.gettime() - start)
+    server:check_log()
+  end)
+
+  it("keeps worker_shutdown_timeout, after which nginx closes its connections", function()
+    server = nginx.start { http = WORLD, main = "worker_shutdown_timeout 300ms;" }
+    local old = server:workers()[1]
+    local requests = { server:open("/run", ENDLESS), server:open("/run", "ngx.sleep(10)"),
+      server:open("/run", "resty.tcp(a):connect('10.0.0.9', 80)") }
+    socket.sleep(0.1)
+    local start = socket.gettime()
+    server:signal("HUP")
+    for _, request in ipairs(requests) do assert.is_nil((request:wait())) end
+    nginx.eventually(function() return nginx.ended(old) end, 5)
+    local took = socket.gettime() - start
+    assert.is_true(took > 0.25 and took < 1.5, took)
+    server:run("ngx.timer.at(0, function() " .. ENDLESS .. " end) ngx.sleep(0.1) return 1") -- which is no connection
+    start = socket.gettime()
+    server:signal("QUIT")
+    nginx.eventually(function() return server:ended() end, 5)
+    took = socket.gettime() - start
+    assert.is_true(took > 1.5 and took < 3.5, took)
+    server:check_log()
+  end)
+
+  it("has no run stop a worker that drives stacks, but in a thread of its own", function()
+    server = nginx.start { http = WORLD, main = "thread_pool labs threads=1;", path = "spec/?.lua;" }
+    for _, run in ipairs { "netstack.run(print)", 'require("netstack.lab").new():run(print)' } do
+      assert.matches("^spec:1: netstack.run in an nginx worker that drives stacks: .*: ngx.run_worker_thread",
+        server:run("return select(2, pcall(function() " .. run .. " end))"))
+    end
+    assert.equal("true 100000 100000", server:run [[
+      local thread = ngx.thread.spawn(function()
+        return ngx.run_worker_thread("labs", "resty_lab", "download", 100000)
+      end)
+      local socket = resty.tcp(a) -- meanwhile
+      assert(socket:connect("10.0.0.2", 80) and socket:send("give 100000\n"))
+      local data = socket:receive(100000)
+      local _, ok, size = ngx.thread.wait(thread)
+      return tostring(ok) .. " " .. size .. " " .. #data
+    ]])
+    server:stop()
+    -- Where nothing is driven it does what it does elsewhere.
+    server = nginx.start { http = 'init_by_lua_block { lab = require("spec.resty_lab") size = lab.download(1000) }' }
+    assert.equal("1000 2000", server:run [[ return size .. " " .. lab.download(2000) ]])
   end)
 
   it("leaves no Lua state behind without lua_code_cache", function()
@@ -111,7 +181,7 @@ describe("netstack.resty, in the life of a worker,", function()
         return line
       ]]):format(path)))
     end
-    nginx.eventually(function() return nginx.read(path) == ("x"):rep(10) end)
+    nginx.eventually(function() return nginx.read(path) == ("x"):rep(10) end, 1)
     assert.equal("0", server:run [[ return ngx.timer.running_count() + ngx.timer.pending_count() ]])
   end)
 
