@@ -14,6 +14,9 @@ M.capture = capture
 
 local modules -- the folder of nginx's modules
 
+-- What runs nginx, valgrind for example.
+local RUNNER = os.getenv("NGINX_RUNNER") or ""
+
 --- Why nginx with ngx_lua cannot be had here; nil when it can.
 function M.missing()
   if not rawget(_G, "jit") then return "nginx embeds LuaJIT: these specs run in its suite" end
@@ -114,7 +117,7 @@ function M.start(options)
   file:close()
   local self = setmetatable({ folder = folder, port = port }, Server)
   servers[#servers + 1] = self
-  local output, ok = capture(("nginx -p %s/ -c nginx.conf"):format(folder))
+  local output, ok = capture(("%s nginx -p %s/ -c nginx.conf"):format(RUNNER, folder))
   if not ok then error("nginx: " .. output, 2) end
   local limit = socket.gettime() + 10
   repeat

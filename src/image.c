@@ -63,6 +63,14 @@ bool nst_image_make(nst_stack *stack) {
   return made;
 }
 
+/* The library may be unloaded when a Lua state is closed, and loaded again by the next one. */
+__attribute__((destructor)) static void forget_pristine(void) {
+  pthread_mutex_lock(&state.lock);
+  free(state.pristine);
+  state.pristine = NULL;
+  pthread_mutex_unlock(&state.lock);
+}
+
 void nst_image_free(nst_stack *stack) {
   pthread_mutex_lock(&state.lock);
   if (state.loaded == stack) state.loaded = NULL;
