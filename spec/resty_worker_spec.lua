@@ -153,6 +153,43 @@ describe("netstack.resty, in the life of a worker,", function()
     assert.equal("1000 2000", server:run [[ return size .. " " .. lab.download(2000) ]])
   end)
 
+  it("holds no more memory after many requests than after some", function()
+    server = nginx.start { http = WORLD, locations = [[
+      keepalive_requests 1000000;
+      location = /round_trip { content_by_lua_block {
+        local socket = resty.tcp(a)
+        assert(socket:connect("10.0.0.2", 80) and socket:send("hello\n") and socket:receive() == "hello")
+        if math.random(2) == 1 then socket:setkeepalive() else socket:close() end
+        ngx.header.content_length = 2
+        ngx.print("ok")
+      } }
+    ]] }
+    local connection = assert(socket.connect("127.0.0.1", server.port))
+    connection:settimeout(10)
+    local function ask(count)
+      local BATCH = 100
+      for _ = 1, count / BATCH do
+        assert(connection:send(("GET /round_trip HTTP/1.1\r\nHost: x\r\n\r\n"):rep(BATCH)))
+        for _ = 1, BATCH do
+          assert.equal("HTTP/1.1 200 OK", connection:receive())
+          repeat local line = assert(connection:receive()) until line == ""
+          assert.equal("ok", connection:receive(2))
+        end
+      end
+    end
+    local function memory()
+      local resident = nginx.read("/proc/" .. server:workers()[1] .. "/status"):match("VmRSS:%s*(%d+)")
+      return tonumber(resident), tonumber(server:run "collectgarbage() collectgarbage() return collectgarbage 'count'")
+    end
+    ask(6000)
+    local resident, lua = memory()
+    ask(10000)
+    local resident_later, lua_later = memory()
+    assert.is_true(lua_later - lua < 100, lua_later .. " KB after " .. lua)
+    assert.is_true(resident_later - resident < 4000, resident_later .. " KB after " .. resident)
+    connection:close()
+  end)
+
   it("leaves no Lua state behind without lua_code_cache", function()
     server = nginx.start { http = "lua_code_cache off;" }
     local path = server.folder .. "/closed"
