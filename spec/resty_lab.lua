@@ -19,4 +19,9 @@ function M.download(size)
   end)
 end
 
+--- What comes of it there.
+function M.require_resty()
+  return select(2, pcall(require, "netstack.resty"))
+end
+
 return M

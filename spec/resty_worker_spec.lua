@@ -153,6 +153,49 @@ describe("netstack.resty, in the life of a worker,", function()
     assert.equal("1000 2000", server:run [[ return size .. " " .. lab.download(2000) ]])
   end)
 
+  it("says what is wrong with how it is used", function()
+    server = nginx.start { main = "thread_pool default threads=1;", path = "spec/?.lua;", http = WORLD .. [[
+      init_by_lua_block {
+        local netstack, resty = require "netstack", require "netstack.resty"
+        local stack = netstack.pair()
+        local results = { { resty.start(stack) }, { resty.listen(stack, "*", 80) },
+          { resty.tcp(stack):connect("10.0.0.2", 80) }, { resty.udp(stack):setpeername("10.0.0.2", 80) } }
+        for i = 1, #results do results[i] = tostring(results[i][1]) .. " " .. results[i][2] end
+        spec = { init = table.concat(results, ", ") }
+      }
+    ]] }
+    assert.equal(("nil not supported, "):rep(3) .. "nil not supported", server:run "return spec.init")
+    -- A socket ends with its request; another one may connect it anew.
+    assert.equal("1", server:run 'spec.socket = resty.tcp(a) return spec.socket:connect("10.0.0.2", 80)')
+    assert.equal("closed 1", server:run [[
+      local _, err = spec.socket:send("x\n")
+      return err .. " " .. spec.socket:connect("10.0.0.2", 80)
+    ]])
+    -- Who accepts and fails accepts no more, which nginx logs; what it had accepted is closed.
+    assert.equal("closed", server:run [[
+      local listener = resty.listen(b, "*", 81)
+      ngx.timer.at(0, function() error("not " .. tostring(listener:accept():receive())) end)
+      local socket = resty.tcp(a)
+      assert(socket:connect("10.0.0.2", 81) and socket:send("x\n"))
+      local _, err = socket:receive()
+      listener:close()
+      return err
+    ]])
+    assert.is_truthy(server:log():find("not x", 1, true))
+    for code, why in pairs {
+      ["resty.listen(b, nil, 80)"] = "bad argument #2 to 'listen' (string expected, got nil)",
+      ["resty.listen(b, '*', 70000)"] = "bad argument #3 to 'listen' (out of range: 0 to 65535)",
+      ["error((select(2, resty.listen(b, '*', 80))))"] = "address already in use",
+      ["error((select(2, resty.listen(b, '10.9.9.9', 82))))"] = "cannot assign requested address",
+      ["resty.tcp(a).connect('10.0.0.2', 80)"] = "calling 'connect' on bad self (socket expected, got string)",
+      ["resty.tcp()"] = "bad argument #1 to 'tcp' (stack expected, got nil)",
+    } do
+      assert.equal("spec:1: " .. why, server:run("return select(2, pcall(function() " .. code .. " end))"))
+    end
+    assert.equal("netstack.resty: this is no nginx worker with ngx_lua (OpenResty), where alone it can be used",
+      server:run 'return select(2, ngx.run_worker_thread("default", "resty_lab", "require_resty"))')
+  end)
+
   it("holds no more memory after many requests than after some", function()
     server = nginx.start { http = WORLD, locations = [[
       keepalive_requests 1000000;

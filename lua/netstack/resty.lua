@@ -18,6 +18,11 @@
 -- has been called, and `load` gives a copy of a client's module that is bound to one for good.
 -- @module netstack.resty
 
+-- Neither has a thread of ngx.run_worker_thread's.
+if not (rawget(_G, "ngx") and rawget(_G, "ngx").timer) then
+  error("netstack.resty: this is no nginx worker with ngx_lua (OpenResty), where alone it can be used", 0)
+end
+
 local check = require "netstack.check"
 local clients = require "netstack.resty.clients"
 local common = require "netstack.resty.socket"
@@ -28,6 +33,8 @@ local udp = require "netstack.resty.udp"
 local worker = require "netstack.resty.driver"
 
 local M = {}
+
+local check_port = check.integer(0, 65535)
 
 --- Has the worker drive a stack from now on, whether or not somebody waits for it; in `init_worker_by_lua` it is also
 -- kept. Repeating it is harmless. Sockets and listeners have their stack driven while they need it in any case.
@@ -75,6 +82,9 @@ end
 ---@return netstack.resty.listener|nil, string?
 function M.listen(stack, host, port, backlog)
   common.check_stack(stack, "listen")
+  if type(host) ~= "string" then check.bad(2, "listen", "string expected, got " .. type(host)) end
+  local why = check_port(port)
+  if why then check.bad(3, "listen", why) end
   return listen.new(stack, host, port, backlog)
 end
 

@@ -226,8 +226,9 @@ function Tcp:connect(host, port, options)
   local ok
   ok, err = connect(self, stack, host, number, pool)
   self.connecting = false
-  if not ok then close(self) end
-  return ok, err
+  if ok then return 1 end
+  close(self)
+  return nil, err
 end
 
 --- Sends data; returns when all of it lies in the send buffer. Any error closes the socket for sending.
