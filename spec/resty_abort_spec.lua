@@ -108,6 +108,19 @@ describe("netstack.resty, when clients go away,", function()
     end)
   end
 
+  it("closes a connection that was handed to who is gone", function()
+    local before = state()
+    server:run [[
+      local options = { pool = "one", pool_size = 1, backlog = 1 }
+      local first, second = resty.tcp(a), resty.tcp(a)
+      assert(first:connect("10.0.0.2", 80, options))
+      local thread = ngx.thread.spawn(second.connect, second, "10.0.0.2", 80, options)
+      first:setkeepalive()
+      return tostring(ngx.thread.kill(thread))
+    ]]
+    nginx.eventually(function() return state() == before end)
+  end)
+
   it("keeps no memory of them", function()
     local function round()
       abort "local socket = resty.tcp(a) socket:connect('10.0.0.2', 80) socket:receive()"
