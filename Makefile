@@ -217,6 +217,7 @@ run-bench: all
 run-bench-nginx: all
 	@$(need) socket busted ngx_lua wrk redis-server memcached
 	$(environment) $(LUA) bench/resty.lua
+	$(environment) $(LUA) bench/resty_delay.lua
 
 dist: ## release archive and build/dist/netstack-<version>-1.src.rock, both with lwIP inside
 	@$(need) zip

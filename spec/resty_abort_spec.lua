@@ -108,6 +108,37 @@ describe("netstack.resty, when clients go away,", function()
     end)
   end
 
+  it("gives up what a peer never takes", function()
+    local before = state()
+    assert.equal("60 FIN-WAIT-1", server:run [[
+      spec.listener = resty.listen(b, "*", 81) -- nobody accepts
+      local socket, linger = resty.tcp(a), nil
+      for i = 1, 20 do
+        local name, value = debug.getupvalue(socket.abandon, i)
+        if name == "LINGER" then linger = value end
+      end
+      local seconds = linger.timeout
+      linger.timeout = 0.1
+      socket:settimeout(10)
+      assert(socket:connect("10.0.0.2", 81))
+      socket:send(("x"):rep(600000))
+      socket:close()
+      linger.timeout = seconds
+      for _, one in ipairs(a:sockets()) do
+        if one.state ~= "TIME-WAIT" then return seconds .. " " .. one.state end
+      end
+    ]])
+    nginx.eventually(function()
+      return server:run [[
+        local open = 0
+        for _, one in ipairs(a:sockets()) do if one.state ~= "TIME-WAIT" then open = open + 1 end end
+        return open
+      ]] == "0"
+    end, 2)
+    server:run "spec.listener:close()"
+    nginx.eventually(function() return state() == before end)
+  end)
+
   it("closes a connection that was handed to who is gone", function()
     local before = state()
     server:run [[

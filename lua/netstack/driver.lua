@@ -236,7 +236,7 @@ function M.is_needed()
   return time - idle_since < LINGER
 end
 
---- Whether nothing will happen by itself that anybody may wait for: no timer runs but those of connections in TIME-WAIT.
+--- Whether nothing comes by itself that anybody may wait for: no timer runs but those of connections in TIME-WAIT.
 -- @treturn boolean
 function M.is_quiet()
   return not outside().timers[1] and core.only_time_wait()

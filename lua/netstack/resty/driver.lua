@@ -1,7 +1,7 @@
 --- What drives the stacks of an nginx worker: one coroutine, in a timer, that turns them, sleeps on its semaphore until
--- the next timer, and is woken by whatever gives them work. It goes on while somebody waits, something is due but the end
--- of connections in TIME-WAIT, or a stack that was started when the worker was is open; else it stops, so that nothing
--- keeps a Lua state that nginx made for one request, and starts again when there is something to do.
+-- the next timer, and is woken by whatever gives them work. It goes on while somebody waits, while something is due but
+-- the end of connections in TIME-WAIT, or while a stack that was started when the worker was is open; else it stops, so
+-- that nothing keeps a Lua state that nginx made for one request, and starts again when there is something to do.
 --
 -- nginx handles what semaphores wake before it looks at its descriptors again, so coroutines that wake each other could
 -- keep it from those for ever. Whoever waits after 5 ms of that sleeps for a millisecond first.
@@ -173,8 +173,8 @@ end
 
 local adapter = {
   ring = M.ring,
-  no_run = "netstack.run in an nginx worker that drives stacks: it would stop the worker, and take their time for its " ..
-    "own; what runs, a lab for one, belongs in a Lua state of its own: ngx.run_worker_thread with a thread_pool",
+  no_run = "netstack.run in an nginx worker that drives stacks: it would stop the worker, and set their clocks; " ..
+    "what runs, a lab for one, belongs in a Lua state of its own: ngx.run_worker_thread, with a thread_pool",
 }
 
 --- Whether the caller could wait.

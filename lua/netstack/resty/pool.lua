@@ -1,9 +1,9 @@
 --- Pools of idle connections, by stack and name. A pool that has a backlog also bounds how many connections there are,
 -- idle ones included: those who want one more queue for it.
 --
--- A *lease* stands for one connection of a pool, one that is queued for included. Whoever has the connection holds its
--- lease, and gives it back. Sockets that are forgotten do not: leases are held weakly, and counted when the pool seems to
--- be full.
+-- A *lease* stands for one connection of a pool, be it one that is queued for. Whoever has the connection holds its
+-- lease, and gives it back. Sockets that are forgotten do not: leases are held weakly, and counted when the pool seems
+-- to be full.
 -- @module netstack.resty.pool
 
 local core = require "netstack.core"
