@@ -98,6 +98,24 @@ describe("netstack.resty, in the life of a worker,", function()
     return (select(2, socket:receive()))
   ]]
 
+  it("tells who begins to wait when nothing else needs stacks any more", function()
+    server = nginx.start { http = WORLD }
+    local old = server:workers()[1]
+    local request = server:open("/run", [[
+      local udp = a:udp()
+      udp:setsockname("*", 53)
+      ngx.sleep(0.4)
+      return (select(2, udp:receive()))
+    ]])
+    socket.sleep(0.1)
+    local start = socket.gettime()
+    server:signal("HUP")
+    assert.same({ 200, "closed" }, { request:wait() })
+    nginx.eventually(function() return nginx.ended(old) end, 2)
+    assert.is_true(socket.gettime() - start < 3.5, socket.gettime() - start)
+    server:check_log()
+  end)
+
   it("is ended by TERM whatever is under way", function()
     server = nginx.start { http = WORLD }
     local request = server:open("/run", ENDLESS)
@@ -151,6 +169,32 @@ describe("netstack.resty, in the life of a worker,", function()
     -- Where nothing is driven it does what it does elsewhere.
     server = nginx.start { http = 'init_by_lua_block { lab = require("spec.resty_lab") size = lab.download(1000) }' }
     assert.equal("1000 2000", server:run [[ return size .. " " .. lab.download(2000) ]])
+  end)
+
+  it("times out although nothing but TIME-WAIT was left to be driven", function()
+    server = nginx.start { http = [[
+      init_worker_by_lua_block {
+        netstack, resty = require "netstack", require "netstack.resty"
+        a, b = netstack.pair()
+        udp = a:udp()
+        udp:setsockname("*", 53)
+        udp:settimeout(2.3)
+      }
+    ]] }
+    server:run [[
+      local listener, socket = resty.listen(b, "*", 80), resty.tcp(a)
+      assert(socket:connect("10.0.0.2", 80))
+      local peer = listener:accept()
+      socket:close()
+      peer:receive()
+      peer:close()
+      listener:close()
+      return 1
+    ]]
+    nginx.eventually(function() return server:run "return ngx.timer.running_count()" == "0" end, 1)
+    local start = socket.gettime()
+    assert.equal("timeout", server:run "return (select(2, udp:receive()))")
+    assert.is_true(socket.gettime() - start < 2.6, socket.gettime() - start)
   end)
 
   it("says what is wrong with how it is used", function()

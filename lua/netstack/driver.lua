@@ -242,6 +242,9 @@ function M.is_quiet()
   return not outside().timers[1] and core.only_time_wait()
 end
 
+--- An adapter without the descriptor will not call `turn` until it is rung for.
+function M.rest() expected = huge end
+
 --- Gives the waiting to a loop.
 -- @tparam table to can_park, park, unpark
 -- @treturn integer|nil the bell's descriptor, to be watched for reading; it rings at once. 0: there is none, since the

@@ -151,6 +151,7 @@ local function drive(premature)
       if not needed and not signalled then break end
       delay = min(delay or rest, rest)
     elseif not needed and not signalled and owners.count() == 0 and driver.is_quiet() and not keeps() then
+      driver.rest()
       break
     end
     bell:wait(delay and max(ceil(delay * 1000) / 1000, BREATH) or FOREVER)
@@ -197,6 +198,7 @@ function adapter.park(waiter)
     waiter.semaphore, waiter.abandon, waiter.owner = semaphore, driver.drop, false
   end
   owners.adopt(waiter)
+  if not running then M.ring() end -- there may be nothing to do but to end the wait, some time
   local ok, err = semaphore:wait(FOREVER)
   owners.release(waiter)
   if not ok and err ~= "timeout" then error(err, 0) end
