@@ -243,7 +243,7 @@ function M.is_quiet()
 end
 
 --- An adapter without the descriptor will not call `turn` until it is rung for.
-function M.rest() expected = huge end
+function M.pause() expected = huge end
 
 --- Gives the waiting to a loop.
 -- @tparam table to can_park, park, unpark

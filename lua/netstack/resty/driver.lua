@@ -151,7 +151,7 @@ local function drive(premature)
       if not needed and not signalled then break end
       delay = min(delay or rest, rest)
     elseif not needed and not signalled and owners.count() == 0 and driver.is_quiet() and not keeps() then
-      driver.rest()
+      driver.pause()
       break
     end
     bell:wait(delay and max(ceil(delay * 1000) / 1000, BREATH) or FOREVER)
