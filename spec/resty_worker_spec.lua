@@ -334,6 +334,23 @@ describe("netstack.resty, in the life of a worker,", function()
     assert.equal("200 you said again, 1\n", say("again"))
   end)
 
+  it("begins anew when a crash has taken the worker", function()
+    server = nginx.start { http = WORLD }
+    local old = server:workers()[1]
+    local requests = begin()
+    socket.sleep(0.1)
+    nginx.capture("kill -SEGV " .. old) -- as a fault of a C module does
+    for _, request in ipairs(requests) do assert.is_nil((request:wait())) end
+    nginx.eventually(function() return server:workers()[1] and server:workers()[1] ~= old end)
+    assert.equal("hello", server:run [[
+      local socket = resty.tcp(a)
+      socket:connect("10.0.0.2", 80)
+      socket:send("hello\n")
+      return (socket:receive())
+    ]])
+    assert.matches("%[alert%][^\n]*exited on signal 11", server:log())
+  end)
+
   it("gives each worker stacks of its own", function()
     server = nginx.start { http = WORLD, workers = 2 }
     local pids, count = {}, 0
