@@ -40,6 +40,9 @@ local idle_since -- when only closed connections were left to be driven
 local expected = huge
 local held = false -- a call that goes on to `let_go` does not ring
 local quiet = false -- nothing has given the stacks work since they were driven; known only to such adapters
+-- Coroutines that were woken and have not gone on yet; known only to adapters that call `release`. They may give the
+-- stacks more to do: as long as there are some, what there is to do is left to the next turn, which does all at once.
+local woken = 0
 
 -- Sets the bell to the time at which there is something to do, unless a stack knows of something earlier. Returns the
 -- time; nil: never.
@@ -102,30 +105,45 @@ function M.ring()
   hurry(outside(), true)
 end
 
---- What calls until `let_go` leave to do is done by that: an adapter without the descriptor is not rung for it.
+--- What calls until `let_go` leave to do is seen to by that: an adapter without the descriptor is not rung for it.
 function M.hold() held = true end
 
---- Does it, unless a run does.
+--- Sees to it, unless a run does: drives the stacks, or has them driven when those who were woken before have gone on.
 function M.let_go()
-  if scheduler.run_id() then held = false return end
+  if woken > 0 or scheduler.run_id() then
+    held = false
+    if not quiet and expected > 0 then ring() end
+    return
+  end
   local loop = outside()
   hurry(loop, step(loop))
 end
 
---- A waiter that was woken is none any more: what it held is free for others. An adapter whose coroutines may be
--- dropped before they go on calls this in `unpark`.
-function M.release(waiter)
+-- What a waiter held is free for others.
+local function release(waiter)
   local loop = waiter.guest_of
   if not loop then return end
   loop.guests, waiter.guest_of = loop.guests - 1, false
   waiters.give_id(waiter)
 end
-local release = M.release
+
+local function go_on(waiter)
+  release(waiter)
+  if not waiter.woken then return end
+  woken, waiter.woken = woken - 1, false
+end
+
+--- A waiter that was woken is none any more. An adapter whose coroutines may be dropped before they go on calls this in
+-- `unpark`, and `drop` when one was.
+function M.release(waiter)
+  release(waiter)
+  woken, waiter.woken = woken + 1, true
+end
 
 --- Ends a wait whose coroutine is gone.
 function M.drop(waiter)
   if waiter.waits then waiters.disarm(waiter.guest_of, waiter) end
-  release(waiter)
+  go_on(waiter)
 end
 
 -- The function for `netstack.waiting`.
@@ -135,7 +153,8 @@ local function wait(ticket, deadline)
   if deadline then deadline = deadline - loop.base end
   local can, refusal = adapter.can_park()
   if not can and not refusal then return scheduler.wait(ticket, deadline, nil, true) end
-  local more = (held or not quiet) and step(loop)
+  local more = false
+  if refusal or (not quiet and (woken == 0 or expected > 0)) then more = step(loop) end
   if refusal then
     hurry(loop, more)
     if ticket:arm() then return 1 end
@@ -145,7 +164,7 @@ local function wait(ticket, deadline)
   if count > 0 then
     waiter, spare[count], count = spare[count], nil, count - 1
   else
-    waiter = waiters.fields { unpark = false, guest_of = false }
+    waiter = waiters.fields { unpark = false, guest_of = false, woken = false }
     waiter.unpark = adapter.unpark
   end
   waiters.take_id(waiter)
@@ -156,9 +175,9 @@ local function wait(ticket, deadline)
     ok = 1
   else
     loop.guests, waiter.guest_of, idle_since = loop.guests + 1, loop, nil
-    if not quiet or (deadline and deadline < expected) then hurry(loop, more) end
+    if expected > 0 and (not quiet or (deadline and deadline < expected)) then hurry(loop, more) end
     repeat adapter.park(waiter) until not waiter.waits
-    release(waiter)
+    go_on(waiter)
     ok, err = waiter.ok or nil, waiter.err or nil
   end
   count = count + 1
@@ -260,7 +279,7 @@ function M.attach(to)
   end
   if not fd then return nil, err end
   previous = scheduler.host(wait, to.no_run)
-  adapter, spare, count, idle_since, expected, held, quiet = to, {}, 0, nil, huge, false, false
+  adapter, spare, count, idle_since, expected, held, quiet, woken = to, {}, 0, nil, huge, false, false, 0
   M.ring()
   return fd
 end
