@@ -238,10 +238,12 @@ function Namespace:dnsmasq(lines)
   return program
 end
 
---- Drives the stacks until something is so.
+--- Drives the stacks, if there are any, until `condition` returns something true, and returns that.
 function M.eventually(condition, timeout)
   local limit = netstack.now() + (timeout or 10)
-  while not condition() do
+  while true do
+    local result = condition()
+    if result then return result end
     if netstack.now() > limit then error("it has not come about", 2) end
     netstack.sleep(0.005)
   end

@@ -7,7 +7,7 @@ local socket_module_ok, socket = pcall(require, "socket")
 local M = {}
 
 local capture, read = netns.capture, netns.read
-M.read = read
+M.eventually, M.read = netns.eventually, read
 
 --- What a command of the shell prints, and whether it succeeded.
 M.capture = capture
@@ -128,15 +128,16 @@ function M.start(options)
   return self
 end
 
---- Waits until `fn` returns something true, and returns that.
-function M.eventually(fn, seconds)
-  local limit = socket.gettime() + (seconds or 10)
-  repeat
-    local result = fn()
-    if result then return result end
-    socket.sleep(0.01)
-  until socket.gettime() > limit
-  error("it did not happen", 2)
+--- Lua code for a request's own Lua state (lua_code_cache off), which has it append a "x" to a file when it is closed.
+function M.witness(path)
+  return ([[
+    local file = assert(io.open("%s", "a"))
+    witness = newproxy(true)
+    getmetatable(witness).__gc = function()
+      file:write("x")
+      file:close()
+    end
+  ]]):format(path)
 end
 
 --- What it has logged.

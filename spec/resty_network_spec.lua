@@ -371,18 +371,12 @@ describe("netstack.resty.join", function()
     start_nginx(nil, { http = "lua_code_cache off;" })
     netns.command("install -o www-data /dev/null " .. netns.folder() .. "/closed")
     for _ = 1, 3 do
-      assert.equal("1", server:run(([[
-        local file = assert(io.open("%s/closed", "a"))
-        witness = newproxy(true)
-        getmetatable(witness).__gc = function()
-          file:write("x")
-          file:close()
-        end
+      assert.equal("1", server:run(nginx.witness(netns.folder() .. "/closed") .. ([[
         local netstack, resty = require "netstack", require "netstack.resty"
         app = netstack.new()
         local network = assert(resty.join(app, { path = "%s" }))
         return network:wait(1000)
-      ]]):format(netns.folder(), path)))
+      ]]):format(path)))
     end
     nginx.eventually(function() return nginx.read(netns.folder() .. "/closed") == "xxx" end)
     assert.equal(0, tund.counters(program).clients)

@@ -281,13 +281,7 @@ describe("netstack.resty, in the life of a worker,", function()
     server = nginx.start { http = "lua_code_cache off;" }
     local path = server.folder .. "/closed"
     for _ = 1, 10 do
-      assert.equal("hello", server:run(([[
-        local file = assert(io.open("%s", "a"))
-        witness = newproxy(true)
-        getmetatable(witness).__gc = function()
-          file:write("x")
-          file:close()
-        end
+      assert.equal("hello", server:run(nginx.witness(path) .. [[
         local netstack, resty = require "netstack", require "netstack.resty"
         app = { netstack.pair() } -- held by the Lua state
         assert(resty.start(app[1]) == 1)
@@ -303,7 +297,7 @@ describe("netstack.resty, in the life of a worker,", function()
         local line = socket:receive()
         socket:close()
         return line
-      ]]):format(path)))
+      ]]))
     end
     nginx.eventually(function() return nginx.read(path) == ("x"):rep(10) end, 1)
     assert.equal("0", server:run [[ return ngx.timer.running_count() + ngx.timer.pending_count() ]])

@@ -5,7 +5,7 @@ local packets = require "spec.packets"
 local socket_ok, socket = pcall(require, "socket")
 local unix_ok, unix = pcall(require, "socket.unix")
 
-local M = {}
+local M = { eventually = netns.eventually }
 
 --- The program of this build.
 M.PROGRAM = os.getenv("NETSTACK_TUND") or "netstack-tund"
@@ -15,17 +15,6 @@ function M.missing(...)
   if not socket_ok or not unix_ok then return "LuaSocket is missing" end
   if not netns.has(M.PROGRAM) then return M.PROGRAM .. " is missing" end
   return netns.missing(...)
-end
-
---- Waits until `fn` returns something true, and returns that.
-function M.eventually(fn, seconds)
-  local limit = socket.gettime() + (seconds or 5)
-  repeat
-    local result = fn()
-    if result then return result end
-    socket.sleep(0.005)
-  until socket.gettime() > limit
-  error("it did not happen", 2)
 end
 
 --- Runs it to its end: exit status and what it printed.

@@ -1,28 +1,14 @@
 --- Private copies of LuaSocket's Lua modules, and of clients written for it, in which `require "socket"` is a table
--- that is bound to a stack. `package.loaded` is neither read nor written for what is copied.
+-- that is bound to a stack.
 -- @module netstack.luasocket.loader
 
-local assert, error, loadfile, select, setmetatable, type = assert, error, loadfile, select, setmetatable, type
-local concat = table.concat
+local private = require "netstack.private"
+
+local assert, error, select, setmetatable, type = assert, error, select, setmetatable, type
+local search = private.search
 local setfenv = rawget(_G, "setfenv") -- 5.1 and LuaJIT
 
 local M = {}
-
--- package.searchpath, which 5.1 does not have.
-local function search(name, path)
-  local tried = {}
-  local file = name:gsub("%.", package.config:sub(1, 1))
-  for template in path:gmatch("[^;]+") do
-    local candidate = template:gsub("%?", (file:gsub("%%", "%%%%")))
-    local handle = io.open(candidate, "r")
-    if handle then
-      handle:close()
-      return candidate
-    end
-    tried[#tried + 1] = "\n\tno file '" .. candidate .. "'"
-  end
-  return nil, concat(tried)
-end
 
 local function is_luasocket(name)
   return name == "mime" or name == "ltn12" or name:match("^socket%.") ~= nil or name:match("^mime%.") ~= nil
@@ -31,17 +17,7 @@ end
 -- What is to be called for the module: Lua in an environment of its own, or C.
 local function find(name, environment)
   local path, tried = search(name, package.path)
-  if path then
-    local chunk, err
-    if setfenv then
-      chunk, err = loadfile(path)
-      if chunk then setfenv(chunk, environment) end
-    else
-      chunk, err = loadfile(path, "bt", environment)
-    end
-    if not chunk then error("error loading module '" .. name .. "' from file '" .. path .. "':\n\t" .. err, 0) end
-    return chunk, path
-  end
+  if path then return private.chunk(name, path, environment), path end
   local library, also_tried = search(name, package.cpath)
   if library then
     -- A module that is loaded already has its library in memory; calling it again makes it a table of its own.
@@ -92,18 +68,7 @@ function M.new(module)
     return require(name)
   end
 
-  function load(name)
-    if loaded[name] ~= nil then return loaded[name] end
-    local chunk, origin = find(name, environment)
-    loaded[name] = true -- for modules that require each other
-    local ok, value = pcall(chunk, name, origin)
-    if not ok then
-      loaded[name] = nil
-      error(value, 0)
-    end
-    if value ~= nil then loaded[name] = value end
-    return loaded[name]
-  end
+  load = private.loader(loaded, function(name) return find(name, environment) end)
 
   --- Loads a module, as `require` does, bound to this table's stack.
   -- @tparam string name as "socket.http"

@@ -6,13 +6,14 @@
 -- @module netstack.resty.clients
 
 local binding = require "netstack.resty.binding"
+local private = require "netstack.private"
 local sockets = require "netstack.socket"
 local tcp = require "netstack.resty.tcp"
 local udp = require "netstack.resty.udp"
 
 local ngx = ngx -- luacheck: ignore 113
 local current = binding.current
-local error, loadfile, require, setfenv, setmetatable, type = error, loadfile, require, setfenv, setmetatable, type
+local error, require, setmetatable, type = error, require, setmetatable, type
 
 local M = {}
 
@@ -79,7 +80,7 @@ end
 local function uses_sockets(name, seen)
   if seen[name] or name:match("^resty%.core") or name:match("^ngx%.") or name:match("^netstack") then return false end
   seen[name] = true
-  local path = package.searchpath(name, package.path)
+  local path = private.search(name, package.path)
   local file = path and io.open(path, "rb")
   if not file then return false end
   local text = file:read("*a")
@@ -105,22 +106,11 @@ local function new_loader(stack)
   local loaded, known = { ngx = environment.ngx }, {}
   environment._G = environment
 
-  local function load(name)
-    if loaded[name] ~= nil then return loaded[name] end
-    local path, tried = package.searchpath(name, package.path)
+  local load = private.loader(loaded, function(name)
+    local path, tried = private.search(name, package.path)
     if not path then error("module '" .. name .. "' not found:" .. tried, 0) end
-    local chunk, err = loadfile(path)
-    if not chunk then error("error loading module '" .. name .. "' from file '" .. path .. "':\n\t" .. err, 0) end
-    setfenv(chunk, environment)
-    loaded[name] = true -- for modules that require each other
-    local ok, value = pcall(chunk, name, path)
-    if not ok then
-      loaded[name] = nil
-      error(value, 0)
-    end
-    if value ~= nil then loaded[name] = value end
-    return loaded[name]
-  end
+    return private.chunk(name, path, environment), path
+  end)
 
   function environment.require(name)
     if type(name) ~= "string" then return require(name) end
