@@ -6,12 +6,15 @@ local tund = require "spec.tund"
 
 local MIB = 1048576
 
--- `JOIN` is what `resty.join` is told beside the path. Modules are loaded by the master: workers may not be able to
--- read them. Each connection is served lines, or what it asks for.
+-- `JOIN` is what `resty.join` is told beside the path, `INIT` loads more. Modules are loaded by the master: workers may
+-- not be able to read them. Each connection is served lines, or what it asks for.
 local WORLD = [[
   lua_socket_log_errors off;
   lua_socket_buffer_size 64k;
-  init_by_lua_block { netstack, resty = require "netstack", require "netstack.resty" }
+  init_by_lua_block {
+    netstack, resty = require "netstack", require "netstack.resty"
+    INIT
+  }
   init_worker_by_lua_block {
     stack = netstack.new()
     PATH = "SOCKET"
@@ -57,6 +60,7 @@ describe("netstack.resty.join", function()
   local function start_nginx(join, options)
     options = options or {}
     options.http = (options.http or WORLD):gsub("SOCKET", path):gsub("JOIN", join or "")
+      :gsub("INIT", options.init or "")
     options.user = "www-data"
     server = nginx.start(options)
   end
@@ -380,5 +384,40 @@ describe("netstack.resty.join", function()
     end
     nginx.eventually(function() return nginx.read(netns.folder() .. "/closed") == "xxx" end)
     assert.equal(0, tund.counters(program).clients)
+  end)
+
+  with({ "redis-server", "memcached", "ss" }, "has clients reach Redis and memcached behind the kernel", function()
+    local modules, fetched = nginx.capture(".build/fetch-nginx-clients")
+    if not fetched then return pending(modules) end
+    prepare()
+    start_tund("--pool 10.7.0.16/28")
+    namespace:start("redis-server --bind 10.7.0.1 --port 6379 --protected-mode no --save '' --appendonly no --dir " ..
+      netns.folder())
+    namespace:start("memcached -l 10.7.0.1 -p 11211 -U 0 -m 16 -t 1 -u \"$(id -un)\"")
+    namespace:listens(6379)
+    namespace:listens(11211)
+    start_nginx(nil, { path = modules:match("([^\n]*)%s*$") .. "/?.lua;", init = [[
+      resty.install()
+      redis, memcached = require "nginx.redis", require "nginx.memcached"
+    ]] })
+    assert.equal("value 100000 1|kept 100000 1", server:run [[
+      assert(network:wait(5000) == 1)
+      local large = ("0123456789"):rep(10000)
+      local function use(client, port, value)
+        client:set_timeout(5000)
+        assert(client:connect("10.7.0.1", port))
+        assert(client:set("name", value) and client:set("large", large))
+        assert(client:get("large") == large)
+        local result = client:get("name") .. " " .. #large .. " " .. client:get_reused_times()
+        assert(client:set_keepalive() == 1)
+        return result
+      end
+      return resty.with(stack, function()
+        use(redis:new(), 6379, "value")
+        use(memcached:new(), 11211, "kept")
+        return use(redis:new(), 6379, "value") .. "|" .. use(memcached:new(), 11211, "kept")
+      end)
+    ]])
+    no_errors()
   end)
 end)
