@@ -484,6 +484,44 @@ describe("netstack.resty", function()
       ]])
     end)
 
+    it("closes all of many sockets, those forgotten before included", function()
+      assert.equal("30 of 30, 0 left, true", run [[
+        local owners = require "netstack.resty.owner"
+        local before, most = owners.count(), nil
+        local listener, done = resty.listen(b, "*", 8000, 100), require("ngx.semaphore").new()
+        ngx.timer.at(0, function()
+          local held = {}
+          for i = 1, 90 do
+            local socket = resty.tcp(a)
+            assert(socket:connect("10.0.0.2", 8000))
+            if i % 3 == 0 then held[#held + 1] = socket end
+            if i % 30 == 0 then
+              socket = nil
+              collectgarbage()
+              collectgarbage()
+            end
+          end
+          collectgarbage "stop" -- from here on nothing else closes the 30
+          most = owners.count() - before
+          for i = 1, 30, 3 do held[i]:close() end
+          done:post()
+        end)
+        done:wait(5)
+        ngx.sleep(0.01)
+        local peers, closed = {}, 0
+        for i = 1, 90 do
+          peers[i] = listener:accept()
+          peers[i]:settimeout(1000)
+          local _, err = peers[i]:receive()
+          if err == "closed" and i % 3 == 0 then closed = closed + 1 end
+          peers[i]:close()
+        end
+        listener:close()
+        collectgarbage "restart"
+        return closed .. " of 30, " .. owners.count() - before .. " left, " .. tostring(most < 70)
+      ]])
+    end)
+
     it("closes what a request leaves open", function()
       assert.equal("closed", run [[
         collectgarbage "stop"

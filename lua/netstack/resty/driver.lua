@@ -214,11 +214,12 @@ end
 -- @tparam stack stack
 -- @tparam ?boolean keep whether it is driven as long as it is open, and held
 -- @treturn integer|nil 1
--- @treturn string "not supported": nginx reads its configuration; "closed": the worker exits, or the stack is closed
+-- @treturn string "not supported": nginx reads its configuration; "closed": the worker exits, or a stack to keep is
+-- closed
 function M.start(stack, keep)
   local phase = get_phase()
   if phase == "init" then return nil, "not supported" end
-  if left or not core.is_open(stack) then return nil, "closed" end
+  if left or (keep and not core.is_open(stack)) then return nil, "closed" end
   if not attached then
     bell = bell or assert(semaphores.new(0))
     owners.tell(bell)

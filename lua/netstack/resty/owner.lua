@@ -6,9 +6,8 @@
 local base = require "resty.core.base"
 local core = require "netstack.core"
 local ffi = require "ffi"
-local weak_list = require "netstack.resty.weak_list"
 
-local C, cast, tonumber = ffi.C, ffi.cast, tonumber
+local C, cast, max, setmetatable, tonumber = ffi.C, ffi.cast, math.max, setmetatable, tonumber
 local get_request = base.get_request
 local address_type = ffi.typeof "uintptr_t"
 
@@ -46,11 +45,36 @@ local spare, SPARE = {}, 256
 --- Has a semaphore of nginx's posted when a request ends that leaves objects behind.
 function M.tell(to) semaphore = to.sem end
 
+-- Objects are in a list that holds them weakly: those that are collected leave holes.
+local weak_values = { __mode = "v" }
+local ROOM = 16
+
+local function new()
+  return { notice = notice_type(), objects = setmetatable({}, weak_values), last = 0, room = ROOM }
+end
+
+-- Closes the holes.
+local function compact(record)
+  local objects, last = record.objects, 0
+  for i = 1, record.last do
+    local object = objects[i]
+    if object then
+      last = last + 1
+      objects[i] = nil
+      objects[last], object.place = object, last
+    end
+  end
+  local lost = record.last - last
+  record.last, record.room = last, max(2 * last, ROOM)
+  record.notice.wanted = record.notice.wanted - lost
+  left = left - lost
+end
+
 local function new_record(request, key)
   local cleanup = C.ngx_http_cleanup_add(request, 0)
   if cleanup == nil then return nil end
   local record = spare[#spare]
-  if record then spare[#spare] = nil else record = { notice = notice_type(), objects = weak_list.new() } end
+  if record then spare[#spare] = nil else record = new() end
   local notice = record.notice
   notice.given, notice.wanted = 0, 0
   notice.ended, notice.request, notice.post, notice.semaphore = ended, key, post, semaphore
@@ -60,7 +84,8 @@ local function new_record(request, key)
 end
 
 --- The running request owns an object from now on, a socket or a wait; outside of requests nothing does.
--- @tparam table object with a method `abandon`, called when the request has ended, and a field `owner` for us
+-- @tparam table object with a method `abandon`, called when the request has ended, and fields for us: `owner`, false at
+-- first, and `place`
 function M.adopt(object)
   local request = get_request()
   if not request then return end
@@ -72,10 +97,12 @@ function M.adopt(object)
   end
   record = record or new_record(request, key)
   if not record then return end
-  object.owner = record
+  if record.last == record.room then compact(record) end
+  local place = record.last + 1
+  record.objects[place], record.last = object, place
+  object.owner, object.place = record, place
   record.notice.wanted = record.notice.wanted + 1
   left = left + 1
-  weak_list.add(record.objects, object)
 end
 
 --- Nobody owns an object any more.
@@ -85,10 +112,14 @@ function M.release(object)
   object.owner = false
   record.notice.wanted = record.notice.wanted - 1
   left = left - 1
-  weak_list.remove(record.objects, object)
+  -- The last one takes its place.
+  local objects, last = record.objects, record.last
+  local other = objects[last]
+  objects[last], record.last = nil, last - 1
+  if other == object then return end
+  objects[object.place] = other
+  if other then other.place = object.place end
 end
-
-local function abandon(object) object:abandon() end
 
 --- Ends what requests that have ended have left behind.
 function M.reap()
@@ -98,9 +129,11 @@ function M.reap()
     local key = tonumber(notice.request)
     local record = records[key]
     records[key] = nil
-    if notice.wanted > 0 then
-      weak_list.each(record.objects, abandon)
-      left = left - notice.wanted -- those that were collected
+    while record.last > 0 do
+      local object = record.objects[record.last]
+      if object then object:abandon() end
+      if object and object.owner == record then M.release(object) end
+      if not object then compact(record) end
     end
     if #spare < SPARE then spare[#spare + 1] = record end
   end

@@ -95,14 +95,16 @@ local function receive_line(self)
     self.rest = sub(rest, at + 1)
     return (gsub(sub(rest, 1, at - 1), "\r", ""))
   end
-  local parts, n = {}, 0
-  if rest ~= "" then parts[1], n = without_returns(rest), 1 end
+  local parts, n
+  if rest ~= "" then parts, n = { without_returns(rest) }, 1 end
   while true do
     local data, ended = take(self, try_receive_line)
-    if not data then return fail(self, ended, parts, n) end
-    n = n + 1
-    parts[n] = without_returns(ended and sub(data, 1, -2) or data)
-    if ended then return n == 1 and parts[1] or concat(parts, "", 1, n) end
+    if not data then return fail(self, ended, parts or {}, n or 0) end
+    data = without_returns(ended and sub(data, 1, -2) or data)
+    if not parts and ended then return data end -- nearly always
+    parts, n = parts or {}, (n or 0) + 1
+    parts[n] = data
+    if ended then return concat(parts, "", 1, n) end
   end
 end
 

@@ -13,9 +13,13 @@ local COLON = byte ":"
 
 local M = {}
 
+local known = setmetatable({}, { __mode = "k" }) -- stacks
+
 --- Raises unless the argument is a stack.
 function M.check_stack(stack, name)
-  if not (pcall(core.is_open, stack)) then check.bad(1, name, "stack expected, got " .. type(stack)) end
+  if stack and known[stack] then return end
+  if not pcall(core.is_open, stack) then check.bad(1, name, "stack expected, got " .. type(stack)) end
+  known[stack] = true
 end
 
 --- A timeout in seconds from milliseconds; 0 and nil are the default.

@@ -54,7 +54,7 @@ local function new(stack, socket)
     name = false, -- of the pool
     pool = false, lease = false, -- when a pool counts the connection
     item = false, -- when it was in a pool
-    owner = false,
+    owner = false, place = 0,
   }
   setmetatable(self, metatable)
   return self
