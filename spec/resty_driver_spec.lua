@@ -1,0 +1,137 @@
+local WORLD = require "spec.resty_world"
+local nginx = require "spec.nginx"
+
+describe("The driver of netstack.resty", function()
+  local missing = nginx.missing()
+  if missing then
+    it("needs nginx with ngx_lua", function() pending(missing) end)
+    return
+  end
+  local socket = require "socket"
+
+  local server
+
+  local function utime(pid)
+    local fields = nginx.read("/proc/" .. pid .. "/stat"):match("%) (.*)$")
+    local numbers = {}
+    for field in fields:gmatch("%S+") do numbers[#numbers + 1] = field end
+    return numbers[12] + numbers[13] -- ticks
+  end
+
+  setup(function()
+    server = nginx.start { http = [[
+      init_by_lua_block {
+        local core = require "netstack.core"
+        local step = core.step
+        steps = 0
+        function core.step(...)
+          steps = steps + 1
+          return step(...)
+        end
+      }
+    ]] .. WORLD }
+  end)
+
+  teardown(nginx.finish)
+
+  local function run(code) return server:run(code) end
+
+  it("lets another request finish during a bulk transfer", function()
+    -- One request moves data back and forth in the worker, with nothing else to wait for.
+    local bulk = server:open("/run", [[
+      local socket = resty.tcp(a)
+      socket:connect("10.0.0.2", 80)
+      local moved, ends = 0, ngx.now() + 1
+      repeat
+        socket:send("give 1000000\n")
+        moved = moved + #assert(socket:receive(1000000))
+        ngx.update_time()
+      until ngx.now() > ends
+      return moved
+    ]])
+    local slowest, count, ends = 0, 0, socket.gettime() + 0.6
+    while socket.gettime() < ends do
+      local start = socket.gettime()
+      assert.equal(204, (server:request("/empty")))
+      slowest, count = math.max(slowest, socket.gettime() - start), count + 1
+    end
+    local _, moved = bulk:wait()
+    assert.is_true(tonumber(moved) > 10e6, moved)
+    assert.is_true(count > 5, count)
+    assert.is_true(slowest < 0.5, slowest)
+  end)
+
+  it("costs nothing while nothing happens", function()
+    local pid = server:workers()[1]
+    local waiting = server:open("/run", [[
+      local socket = resty.tcp(a)
+      socket:connect("10.0.0.2", 80)
+      socket:send("wait 1.3\n")
+      return socket:receive()
+    ]])
+    socket.sleep(0.2)
+    local before = utime(pid)
+    socket.sleep(1)
+    assert.is_true(utime(pid) - before <= 1, utime(pid) - before)
+    assert.same({ 200, "waited" }, { waiting:wait() })
+  end)
+
+  it("loses no wake-up in many operations", function()
+    assert.equal("100000", run [[
+      local socket, done = resty.tcp(a), 0
+      socket:settimeout(5000)
+      socket:connect("10.0.0.2", 80)
+      for i = 1, 100000 do
+        socket:send("x\n")
+        assert(socket:receive() == "x")
+        done = done + 1
+      end
+      return done
+    ]])
+  end)
+
+  it("drives the stacks when nobody waits for them", function()
+    assert.equal("200", run [[
+      local told, peer = require("ngx.semaphore").new(), b:udp()
+      peer:setsockname("*", 99)
+      local reader = ngx.thread.spawn(function()
+        for _ = 1, 200 do
+          peer:receive()
+          told:post()
+        end
+      end)
+      local socket = resty.udp(a)
+      socket:setpeername("10.0.0.2", 99)
+      for i = 1, 200 do
+        socket:send("x")
+        if not told:wait(1) then return i end
+      end
+      ngx.thread.wait(reader)
+      peer:close()
+      return 200
+    ]])
+  end)
+
+  it("drives the stacks once for many who wait", function()
+    local function steps_of(count)
+      return tonumber(run(([[
+        local before, threads = steps, {}
+        for i = 1, %d do
+          threads[i] = ngx.thread.spawn(function()
+            local socket = resty.tcp(a)
+            assert(socket:connect("10.0.0.2", 80))
+            for _ = 1, 100 do
+              socket:send("x\n")
+              assert(socket:receive() == "x")
+            end
+          end)
+        end
+        for i = 1, #threads do ngx.thread.wait(threads[i]) end
+        return (steps - before) / 100
+      ]]):format(count)))
+    end
+    -- There and back.
+    assert.is_true(steps_of(1) < 3, steps_of(1))
+    assert.is_true(steps_of(12) < 12, steps_of(12))
+  end)
+end)
