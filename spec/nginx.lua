@@ -93,6 +93,15 @@ local function adopt(text, values)
     :gsub("\nhttp {", function() return head end))
 end
 
+-- Our modules where anybody can read them: workers that are not root's may not be let into the tree. Returns the paths.
+local function lay_out(folder)
+  local core = assert(package.searchpath("netstack.core", package.cpath))
+  local to = folder .. "/modules"
+  netns.command(("cp -r lua %s && cp %s %s/netstack && chmod -R a+rX %s && chmod a+x %s")
+    :format(to, core, to, to, folder))
+  return ("%s/?.lua;%s/?/init.lua;"):format(to, to), to .. "/?.so;"
+end
+
 --- Starts it.
 -- @param options texts for the configuration: `main`, `http`, `locations`; `workers` (1), `path` (put before that of
 -- Lua modules), `user` of the workers (root); or `text`, a whole one; or `copy`, a folder with one, nginx.conf, and
@@ -100,10 +109,12 @@ end
 function M.start(options)
   local folder = capture("mktemp -d"):gsub("%s+$", "")
   local port = free_port()
+  local lua_path, lua_cpath = "", ""
+  if options.user then lua_path, lua_cpath = lay_out(folder) end
   local values = {
     MODULES = modules, FOLDER = folder, PORT = port, WORKERS = options.workers or 1, MAIN = options.main or "",
-    HTTP = options.http or "", LOCATIONS = options.locations or "", LUA_PATH = (options.path or "") .. package.path,
-    LUA_CPATH = package.cpath,
+    HTTP = options.http or "", LOCATIONS = options.locations or "", LUA_CPATH = lua_cpath .. package.cpath,
+    LUA_PATH = lua_path .. (options.path or "") .. package.path,
     USER = capture("id -u"):match("^0%s") and ("user %s;"):format(options.user or "root") or "",
   }
   local text = options.text

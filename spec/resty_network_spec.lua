@@ -6,8 +6,8 @@ local tund = require "spec.tund"
 
 local MIB = 1048576
 
--- `JOIN` is what `resty.join` is told beside the path, `INIT` loads more. Modules are loaded by the master: workers may
--- not be able to read them. Each connection is served lines, or what it asks for.
+-- `JOIN` is what `resty.join` is told beside the path, `INIT` loads more. Each connection is served lines, or what it
+-- asks for.
 local WORLD = [[
   lua_socket_log_errors off;
   lua_socket_buffer_size 64k;
@@ -360,7 +360,6 @@ describe("netstack.resty.join", function()
       if block:find("resty.join", 1, true) then conf = block end
     end
     conf = conf:gsub("/run/netstack/tund.sock", path):gsub("\nuser [^\n]*", "")
-      :gsub("app = {}", "%0 require 'netstack.resty'") -- by the master: see above
     server = nginx.start { text = conf, user = "www-data", workers = 2 }
     for _, one in ipairs(joined(2)) do
       local line = namespace:exec("nc -w 2 " .. one.v4 .. " 7")
