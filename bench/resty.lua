@@ -62,23 +62,16 @@ local rows = {
   { "the same to Redis, cosocket", "kernel-connect" },
 }
 
--- Seconds of processor time that a process has had.
-local function cpu(pid)
-  local user, system = nginx.read("/proc/" .. pid .. "/stat"):match("%) %S+" .. (" %S+"):rep(10) .. " (%d+) (%d+)")
-  return (user + system) / 100
-end
-
 local function median(list)
   table.sort(list)
   return list[math.ceil(#list / 2)]
 end
 
 local function measure(server, path)
-  local pid = server:workers()[1]
-  local before = cpu(pid)
+  local before = server:cpu()
   local text = nginx.capture(("wrk -t1 -c%d -d%ds http://127.0.0.1:%d/%s"):format(CONNECTIONS, seconds, server.port,
     path))
-  local used = cpu(pid) - before
+  local used = server:cpu() - before
   local count, rate = text:match("(%d+) requests in"), text:match("Requests/sec:%s+([%d.]+)")
   if not rate or text:find("Socket errors", 1, true) or text:find("Non-2xx", 1, true) then
     error("wrk: " .. text .. server:log(), 0)

@@ -100,15 +100,10 @@ local function run()
     print(("%-46s %s"):format(("the same during a transfer of %.0f MB/s"):format(moved / 1e6 / (seconds + 1)), text))
   end
 
-  local pid = server:workers()[1]
-  local function ticks()
-    local user, system = nginx.read("/proc/" .. pid .. "/stat"):match("%) %S+" .. (" %S+"):rep(10) .. " (%d+) (%d+)")
-    return user + system
-  end
   require("socket").sleep(1)
-  local before = ticks()
+  local before = server:cpu()
   require("socket").sleep(10)
-  print(("processor time of the idle worker in 10 s: %d ms"):format((ticks() - before) * 10))
+  print(("processor time of the idle worker in 10 s: %d ms"):format((server:cpu() - before) * 1000))
   print("from a datagram that is sent to the coroutine that receives it: " .. server:run(WAKE))
   local start = gettime()
   local done = server:run(MILLION)

@@ -24,9 +24,8 @@ local LOCATIONS = [[
 ]]
 
 local function sample(server)
-  local pid = server:workers()[1]
   -- What was collected belongs to the system again only when the allocator likes: resident memory is before that.
-  local resident = tonumber(nginx.read("/proc/" .. pid .. "/status"):match("VmRSS:%s*(%d+)"))
+  local resident = server:resident()
   local lua, open = server:run([[
     ngx.sleep(2.5) -- TIME-WAIT is over
     collectgarbage()

@@ -31,6 +31,13 @@ function M.missing()
   end
 end
 
+--- Whether it cannot be had, which then is what the specs of a `describe` tell.
+function M.absent(it, pending)
+  local why = M.missing()
+  if why then it("needs nginx with ngx_lua", function() pending(why) end) end
+  return why ~= nil
+end
+
 local CONF = [[
 load_module MODULES/ndk_http_module.so;
 load_module MODULES/ngx_http_lua_module.so;
@@ -169,6 +176,21 @@ function Server:workers()
     if not M.ended(pid) then found[#found + 1] = tonumber(pid) end
   end
   return found
+end
+
+--- Processor time that the workers have had, in seconds.
+function Server:cpu()
+  local ticks = 0
+  for _, pid in ipairs(self:workers()) do
+    local user, system = read(("/proc/%d/stat"):format(pid)):match("%) " .. ("%S+ "):rep(11) .. "(%d+) (%d+)")
+    ticks = ticks + user + system
+  end
+  return ticks / 100
+end
+
+--- Memory that its worker holds, in KB.
+function Server:resident()
+  return tonumber(read(("/proc/%d/status"):format(self:workers()[1])):match("VmRSS:%s*(%d+)"))
 end
 
 function Server:signal(name)

@@ -3,11 +3,7 @@ local WORLD = require "spec.resty_world"
 local nginx = require "spec.nginx"
 
 describe("netstack.resty, when clients go away,", function()
-  local missing = nginx.missing()
-  if missing then
-    it("needs nginx with ngx_lua", function() pending(missing) end)
-    return
-  end
+  if nginx.absent(it, pending) then return end
 
   local COUNT, BATCH = 400, 40
   local server

@@ -2,11 +2,7 @@ local WORLD = require "spec.resty_world"
 local nginx = require "spec.nginx"
 
 describe("What a request owns of netstack.resty", function()
-  local missing = nginx.missing()
-  if missing then
-    it("needs nginx with ngx_lua", function() pending(missing) end)
-    return
-  end
+  if nginx.absent(it, pending) then return end
   local socket = require "socket"
 
   local server

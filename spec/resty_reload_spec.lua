@@ -5,11 +5,7 @@ local WORLD = require "spec.resty_world"
 local nginx = require "spec.nginx"
 
 describe("netstack.resty, while nginx reloads,", function()
-  local missing = nginx.missing()
-  if missing then
-    it("needs nginx with ngx_lua", function() pending(missing) end)
-    return
-  end
+  if nginx.absent(it, pending) then return end
   local socket = require "socket"
 
   after_each(nginx.finish)

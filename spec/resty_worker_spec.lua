@@ -2,11 +2,7 @@ local WORLD = require "spec.resty_world"
 local nginx = require "spec.nginx"
 
 describe("netstack.resty, in the life of a worker,", function()
-  local missing = nginx.missing()
-  if missing then
-    it("needs nginx with ngx_lua", function() pending(missing) end)
-    return
-  end
+  if nginx.absent(it, pending) then return end
   local socket = require "socket"
   local server
 
@@ -264,8 +260,7 @@ describe("netstack.resty, in the life of a worker,", function()
       end
     end
     local function memory()
-      local resident = nginx.read("/proc/" .. server:workers()[1] .. "/status"):match("VmRSS:%s*(%d+)")
-      return tonumber(resident), tonumber(server:run "collectgarbage() collectgarbage() return collectgarbage 'count'")
+      return server:resident(), tonumber(server:run "collectgarbage() collectgarbage() return collectgarbage 'count'")
     end
     ask(6000)
     local resident, lua = memory()

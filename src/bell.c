@@ -73,18 +73,17 @@ static nst_time next(const nst_hub *hub) {
   return first ? first->at : NST_NEVER;
 }
 
-bool nst_bell_set(nst_hub *hub, nst_time base, nst_time at) {
+void nst_bell_set(nst_hub *hub, nst_time base, nst_time at) {
   nst_bell *bell = &hub->bell;
-  nst_time due = next(hub), before = bell->at;
-  if (!nst_bell_is_open(hub)) return false;
+  nst_time due = next(hub);
+  if (!nst_bell_is_open(hub)) return;
   if (at < due) due = at;
-  if (bell->at == NST_NEVER && due == NST_NEVER) return false;
+  if (bell->at == NST_NEVER && due == NST_NEVER) return;
   /* A timer that is too early and still to come costs less than to set it anew each time: connections put theirs off
   ** with each packet. */
-  if (bell->base == base && bell->at <= due && bell->at > 0 && base + bell->at > nst_monotonic()) return false;
+  if (bell->base == base && bell->at <= due && bell->at > 0 && base + bell->at > nst_monotonic()) return;
   bell->base = base;
   set_timer(bell, due);
-  return due < before;
 }
 
 void nst_bell_ring(nst_hub *hub) {

@@ -15,8 +15,8 @@ bool nst_bell_is_open(nst_hub *hub);
 /* Has the loop called, or no longer, in place of a descriptor. */
 void nst_bell_call(nst_hub *hub, bool calls);
 /* The loop has driven the stacks and comes back when the bell rings: at run time `at` by its own wish, or earlier. `base`
-** is the time of the monotonic clock when the run began. Returns whether it now rings earlier than before. */
-bool nst_bell_set(nst_hub *hub, nst_time base, nst_time at);
+** is the time of the monotonic clock when the run began. */
+void nst_bell_set(nst_hub *hub, nst_time base, nst_time at);
 /* Something may have given a stack work, or an earlier timer. Returns whether the loop is to be called. */
 bool nst_bell_heed(nst_hub *hub);
 /* It rings now. */

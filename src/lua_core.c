@@ -240,15 +240,14 @@ static int bell_open(lua_State *L) {
 @function bell
 @tparam number base time of the monotonic clock when the run began
 @tparam[opt] number time seconds since then at which it rings in any case
-@treturn boolean whether it now rings earlier than before
 @treturn number|nil seconds since then at which it rings; nil: when something gives the stacks work */
 static int bell(lua_State *L) {
   nst_hub *hub = nst_lua_hub(L);
   nst_time at = lua_isnoneornil(L, 2) ? NST_NEVER : nst_lua_time(lua_tonumber(L, 2));
-  lua_pushboolean(L, nst_bell_set(hub, nst_lua_time(lua_tonumber(L, 1)), at));
-  if (hub->bell.at == NST_NEVER) return 1;
+  nst_bell_set(hub, nst_lua_time(lua_tonumber(L, 1)), at);
+  if (hub->bell.at == NST_NEVER) return 0;
   lua_pushnumber(L, nst_lua_seconds(hub->bell.at));
-  return 2;
+  return 1;
 }
 
 /*** Has a function called in place of the bell's descriptor, by whatever gives the stacks something to do before the

@@ -50,8 +50,7 @@ local function rest(loop, now)
   local timer = loop.timers[1]
   local due = (now or failed) and 0 or timer and timer.key
   if idle_since then due = min(due or idle_since + LINGER, idle_since + LINGER) end
-  local _, at = core_bell(loop.base, due)
-  return at
+  return (core_bell(loop.base, due))
 end
 
 local function ring()

@@ -110,7 +110,6 @@ function core.bell_open() end
 ---The stacks have been driven; sets the bell.
 ---@param base number time of the monotonic clock when the run began
 ---@param time? number seconds since then at which it rings in any case
----@return boolean # whether it now rings earlier than before
 ---@return number|nil # seconds since then at which it rings; nil: when something gives the stacks work
 function core.bell(base, time) end
 

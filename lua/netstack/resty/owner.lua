@@ -45,18 +45,19 @@ local spare, SPARE = {}, 256
 --- Has a semaphore of nginx's posted when a request ends that leaves objects behind.
 function M.tell(to) semaphore = to.sem end
 
--- Objects are in a list that holds them weakly: those that are collected leave holes.
+-- Objects are in a list that holds them weakly: those that are collected leave holes. The notice's `wanted` is its
+-- length.
 local weak_values = { __mode = "v" }
 local ROOM = 16
 
 local function new()
-  return { notice = notice_type(), objects = setmetatable({}, weak_values), last = 0, room = ROOM }
+  return { notice = notice_type(), objects = setmetatable({}, weak_values), room = ROOM }
 end
 
 -- Closes the holes.
 local function compact(record)
-  local objects, last = record.objects, 0
-  for i = 1, record.last do
+  local objects, notice, last = record.objects, record.notice, 0
+  for i = 1, notice.wanted do
     local object = objects[i]
     if object then
       last = last + 1
@@ -64,10 +65,8 @@ local function compact(record)
       objects[last], object.place = object, last
     end
   end
-  local lost = record.last - last
-  record.last, record.room = last, max(2 * last, ROOM)
-  record.notice.wanted = record.notice.wanted - lost
-  left = left - lost
+  left = left - (notice.wanted - last)
+  notice.wanted, record.room = last, max(2 * last, ROOM)
 end
 
 local function new_record(request, key)
@@ -97,11 +96,11 @@ function M.adopt(object)
   end
   record = record or new_record(request, key)
   if not record then return end
-  if record.last == record.room then compact(record) end
-  local place = record.last + 1
-  record.objects[place], record.last = object, place
+  local notice = record.notice
+  if notice.wanted == record.room then compact(record) end
+  local place = notice.wanted + 1
+  record.objects[place], notice.wanted = object, place
   object.owner, object.place = record, place
-  record.notice.wanted = record.notice.wanted + 1
   left = left + 1
 end
 
@@ -110,12 +109,12 @@ function M.release(object)
   local record = object.owner
   if not record then return end
   object.owner = false
-  record.notice.wanted = record.notice.wanted - 1
   left = left - 1
   -- The last one takes its place.
-  local objects, last = record.objects, record.last
+  local objects, notice = record.objects, record.notice
+  local last = notice.wanted
   local other = objects[last]
-  objects[last], record.last = nil, last - 1
+  objects[last], notice.wanted = nil, last - 1
   if other == object then return end
   objects[object.place] = other
   if other then other.place = object.place end
@@ -129,8 +128,8 @@ function M.reap()
     local key = tonumber(notice.request)
     local record = records[key]
     records[key] = nil
-    while record.last > 0 do
-      local object = record.objects[record.last]
+    while notice.wanted > 0 do
+      local object = record.objects[notice.wanted]
       if object then object:abandon() end
       if object and object.owner == record then M.release(object) end
       if not object then compact(record) end

@@ -17,9 +17,6 @@ function M.add(list, object)
   list.numbers[object] = list.count
 end
 
---- Takes an object out.
-function M.remove(list, object) list.numbers[object] = nil end
-
 --- Calls a function with each object that is in it now.
 function M.each(list, fn)
   local objects = {}
