@@ -161,7 +161,7 @@ describe("netstack.cqueues", function()
       end
     end)
     local pings = {}
-    for n = 1, 2 do pings[n] = namespace:start(("ping -n -c 3 -i 0.05 -W 1 10.%d.0.2"):format(n)) end
+    for n = 1, 2 do pings[n] = namespace:start(("ping -n -c 3 -i 0.05 -w 5 10.%d.0.2"):format(n)) end
     cq:wrap(function()
       local limit = netstack.now() + 10
       while not (pings[1]:status() and pings[2]:status()) and netstack.now() < limit do cqueues.sleep(0.01) end

@@ -19,10 +19,8 @@ describe("ping", function()
         local stack, namespace, device = netns.connected(1, { mode = mode })
         netstack.run(function()
           for _, size in ipairs(family.sizes) do
-            local ping = namespace:start(("ping -n -c 2 -i 0.01 -W 5 -s %d %s"):format(size, family.stack))
-            local status, text = ping:wait()
-            assert.equal(0, status, text)
-            assert.matches(" 2 received, 0%% packet loss", text)
+            local ping = namespace:start(("ping -n -c 2 -i 0.01 -w 5 -s %d %s"):format(size, family.stack))
+            local text = netns.assert_answered(ping, 2)
             assert.matches(("\n%d bytes from "):format(size + 8), text)
             assert.is_nil(text:find("wrong data", 1, true), text)
             local rtt, err = stack:ping(family.kernel, { size = math.min(size, 65000), timeout = 5 })
@@ -45,16 +43,14 @@ describe("ping", function()
       local programs, tasks = {}, {}
       for i = 1, 8 do
         local family = FAMILIES[i % 2 + 1]
-        programs[i] = namespace:start(("ping -n -c 10 -i 0.002 -W 5 -s %d %s"):format(32 * i, family.stack))
+        programs[i] = namespace:start(("ping -n -c 10 -i 0.002 -w 5 -s %d %s"):format(32 * i, family.stack))
         tasks[i] = netstack.spawn(function()
           for _ = 1, 10 do assert.is_truthy(stack:ping(family.kernel, { size = 32 * i, timeout = 5 })) end
         end)
       end
       for i = 1, 8 do
         tasks[i]:join()
-        local status, text = programs[i]:wait()
-        assert.equal(0, status, text)
-        assert.matches(" 10 received, 0%% packet loss", text)
+        netns.assert_answered(programs[i], 10)
       end
     end)
   end)

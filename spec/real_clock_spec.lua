@@ -115,7 +115,7 @@ describe("the real clock", function()
   with({ "ping" }, "hears of packets while tasks never rest", function()
     local _, namespace = connected()
     run(function()
-      local ping = namespace:start("ping -n -c 5 -i 0.05 -W 1 10.1.0.2")
+      local ping = namespace:start("ping -n -c 5 -i 0.05 -w 5 10.1.0.2")
       local limit = now() + 10
       repeat sleep(0) until ping:status() or now() > limit
       assert.matches(" 5 received", ping:output())
