@@ -117,6 +117,7 @@ void nst_descriptors_wait(nst_hub *hub, nst_time timeout) {
   nst_link *link, *next;
   nfds_t count = collect(hub, &all);
   int ready;
+  if (count == 0 && timeout == 0) return;
   if (all == NULL && timeout > LONGEST_BLIND_WAIT) timeout = LONGEST_BLIND_WAIT;
   left.tv_sec = (time_t)(timeout / NST_SECOND);
   left.tv_nsec = (long)(timeout % NST_SECOND);

@@ -22,7 +22,7 @@ static uint32_t rotate(uint32_t value, int bits) {
   return (value << bits) | (value >> (32 - bits));
 }
 
-static void quarter(uint32_t *x, int a, int b, int c, int d) {
+static inline __attribute__((always_inline)) void quarter(uint32_t *x, int a, int b, int c, int d) {
   x[a] += x[b];
   x[d] = rotate(x[d] ^ x[a], 16);
   x[c] += x[d];
@@ -126,7 +126,7 @@ static uint64_t rotate64(uint64_t value, int bits) {
   return (value << bits) | (value >> (64 - bits));
 }
 
-static void sip_round(uint64_t v[4]) {
+static inline __attribute__((always_inline)) void sip_round(uint64_t v[4]) {
   v[0] += v[1];
   v[1] = rotate64(v[1], 13) ^ v[0];
   v[0] = rotate64(v[0], 32);

@@ -9,6 +9,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* One instruction each; lwIP's own are functions. */
+#if __BYTE_ORDER == __LITTLE_ENDIAN
+#define lwip_htons(x) __builtin_bswap16(x)
+#define lwip_htonl(x) __builtin_bswap32(x)
+#endif
+
 /* The running stack's generator (random.c). */
 uint32_t nst_lwip_random(void);
 #define LWIP_RAND() nst_lwip_random()
