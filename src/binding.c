@@ -92,11 +92,15 @@ void nst_lua_class(lua_State *L, nst_class class, const char *name, const luaL_R
   lua_setfield(L, LUA_REGISTRYINDEX, key);
 }
 
+const void *nst_lua_tag(lua_State *L, nst_class class) {
+  return &binding(L)->tags[class];
+}
+
 nst_box *nst_lua_box(lua_State *L, nst_class class) {
   char key[40];
   nst_box *box = lua_newuserdata(L, sizeof *box);
   box->object = NULL;
-  box->tag = &binding(L)->tags[class];
+  box->tag = nst_lua_tag(L, class);
   snprintf(key, sizeof key, METATABLE, (int)class);
   lua_getfield(L, LUA_REGISTRYINDEX, key);
   lua_setmetatable(L, -2);
@@ -106,7 +110,7 @@ nst_box *nst_lua_box(lua_State *L, nst_class class) {
 nst_box *nst_lua_test(lua_State *L, int index, nst_class class) {
   nst_box *box = lua_touserdata(L, index);
   if (box == NULL || nst_rawlen(L, index) != sizeof *box) return NULL; /* light userdata has no length */
-  return box->tag == &binding(L)->tags[class] ? box : NULL;
+  return box->tag == nst_lua_tag(L, class) ? box : NULL;
 }
 
 nst_box *nst_lua_check(lua_State *L, int index, nst_class class, const char *function) {

@@ -34,6 +34,8 @@ void nst_lua_class(lua_State *L, nst_class class, const char *name, const luaL_R
 void nst_lua_functions(lua_State *L, const luaL_Reg *functions);
 /* Pushes an empty box of the class. [-0, +1] */
 nst_box *nst_lua_box(lua_State *L, nst_class class);
+/* What the boxes of a class bear in this Lua state. */
+const void *nst_lua_tag(lua_State *L, nst_class class);
 /* The box at an index, or NULL when it is something else. */
 nst_box *nst_lua_test(lua_State *L, int index, nst_class class);
 /* The same; raises "bad argument" in the name of the function that Lua calls. */
@@ -131,5 +133,6 @@ void nst_lua_open_switch(lua_State *L);
 void nst_lua_open_channel(lua_State *L);
 void nst_lua_open_tcp(lua_State *L);
 void nst_lua_open_datagram(lua_State *L);
+void nst_lua_open_direct(lua_State *L);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "bell.h"
 #include "descriptors.h"
+#include "request.h"
 #include "stack.h"
 
 /* So many jobs, then the tasks that became ready get their turn. */
@@ -85,6 +86,17 @@ bool nst_hub_drive(nst_hub *hub, nst_time now) {
     job->run(job);
   }
   return !nst_list_empty(&hub->runnable);
+}
+
+unsigned nst_hub_ready(nst_hub *hub) {
+  nst_link *link = nst_list_pop(&hub->ready);
+  nst_request *request;
+  unsigned id;
+  if (link == NULL) return 0;
+  request = nst_holder(link, nst_request, ready);
+  id = request->watcher;
+  request->watcher = 0;
+  return id;
 }
 
 bool nst_hub_has_calls(const nst_hub *hub) {

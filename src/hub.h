@@ -73,6 +73,8 @@ void nst_hub_begin_run(nst_hub *hub);
 bool nst_hub_drive(nst_hub *hub, nst_time now);
 /* Run time of the next timer of any stack; NST_NEVER when there is none. */
 nst_time nst_hub_next(nst_hub *hub);
+/* The number of the next request that is done, which is watched no more; 0: there is none. */
+unsigned nst_hub_ready(nst_hub *hub);
 /* Whether functions of the user's are to be called: devices', traces', links'. */
 bool nst_hub_has_calls(const nst_hub *hub);
 /* Whether these timers are all of connections in TIME_WAIT, which nobody waits for. Looks at each stack that has one. */

@@ -19,12 +19,9 @@ int nst_lua_open(lua_State *L);
 @function ready
 @treturn integer|nil the number that `watch` was given */
 static int ready(lua_State *L) {
-  nst_link *link = nst_list_pop(&nst_lua_hub(L)->ready);
-  nst_request *request;
-  if (link == NULL) return 0;
-  request = nst_holder(link, nst_request, ready);
-  lua_pushinteger(L, (lua_Integer)request->watcher);
-  request->watcher = 0;
+  unsigned id = nst_hub_ready(nst_lua_hub(L));
+  if (id == 0) return 0;
+  lua_pushinteger(L, (lua_Integer)id);
   return 1;
 }
 
@@ -42,7 +39,7 @@ static int flush_protected(lua_State *L) {
 
 /*** Drives, flushes, and tells who is to be woken first: what a scheduler does in each round, in one call.
 @function step
-@tparam number now seconds since the run began
+@tparam ?number now seconds since the run began; nil: they have been driven already
 @tparam[opt=false] boolean protected whether what a function of the user's raises is a result
 @treturn integer|nil as from `ready`
 @treturn boolean whether there is more to do before time goes on
@@ -52,7 +49,8 @@ static int flush_protected(lua_State *L) {
 @return what it raised */
 static int step(lua_State *L) {
   nst_hub *hub = nst_lua_hub(L);
-  bool more = nst_hub_drive(hub, nst_lua_time(lua_tonumber(L, 1)));
+  bool driven = lua_isnoneornil(L, 1);
+  bool more = driven ? !nst_list_empty(&hub->runnable) : nst_hub_drive(hub, nst_lua_time(lua_tonumber(L, 1)));
   nst_time next = NST_NEVER;
   int failed = 0;
   lua_settop(L, 2);
@@ -96,16 +94,10 @@ static int await(lua_State *L) {
     lua_pushboolean(L, 0);
     return 1;
   }
-  if (request->op < 0 && request->state != NST_REQUEST_WAITING) {
-    request->state = NST_REQUEST_IDLE;
-    nst_request_try(request);
-  }
-  if (request->state == NST_REQUEST_DONE) {
+  if (!nst_request_await(request, (unsigned)lua_tointeger(L, 2), &before)) {
     lua_pushboolean(L, 1);
     return 1;
   }
-  before = request->watcher;
-  request->watcher = (unsigned)lua_tointeger(L, 2);
   if (before == 0) return 0;
   lua_pushinteger(L, (lua_Integer)before);
   return 1;
@@ -118,10 +110,9 @@ static int await(lua_State *L) {
 @treturn integer|nil the number that was watching, 0: none; nil when the ticket is answered already: then a report that
 is under way still comes, since others may wait for it under the same number */
 static int watch(lua_State *L) {
-  nst_request *request = check_ticket(L);
-  if (request->state == NST_REQUEST_DONE) return 0;
-  lua_pushinteger(L, (lua_Integer)request->watcher);
-  request->watcher = (unsigned)lua_tointeger(L, 2);
+  unsigned before;
+  if (!nst_request_watch(check_ticket(L), (unsigned)lua_tointeger(L, 2), &before)) return 0;
+  lua_pushinteger(L, (lua_Integer)before);
   return 1;
 }
 
@@ -291,11 +282,13 @@ static int notice(lua_State *L) {
 
 /*** Whether the caller can yield.
 @function is_yieldable
-@treturn boolean|nil nil: Lua cannot tell (before 5.3, but LuaJIT can) */
+@treturn boolean|nil nil: Lua cannot tell (before 5.3, but LuaJIT can)
+@treturn thread the caller */
 static int is_yieldable(lua_State *L) {
 #ifdef NST_KNOWS_YIELDABLE
   lua_pushboolean(L, nst_isyieldable(L));
-  return 1;
+  (void)lua_pushthread(L);
+  return 2;
 #else
   (void)L;
   return 0;
@@ -370,6 +363,7 @@ static int open_all(lua_State *L) {
   nst_lua_open_stack(L);
   nst_lua_open_tcp(L);
   nst_lua_open_datagram(L);
+  nst_lua_open_direct(L);
   return 1;
 }
 

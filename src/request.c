@@ -98,6 +98,21 @@ void nst_request_try(nst_request *request) {
   }
 }
 
+bool nst_request_watch(nst_request *request, unsigned watcher, unsigned *before) {
+  if (request->state == NST_REQUEST_DONE) return false;
+  *before = request->watcher;
+  request->watcher = watcher;
+  return true;
+}
+
+bool nst_request_await(nst_request *request, unsigned watcher, unsigned *before) {
+  if (request->op < 0 && request->state != NST_REQUEST_WAITING) {
+    request->state = NST_REQUEST_IDLE;
+    nst_request_try(request);
+  }
+  return nst_request_watch(request, watcher, before);
+}
+
 bool nst_request_cancel(nst_request *request) {
   if (request->state == NST_REQUEST_DONE) return false;
   nst_request_finish(request, NST_CANCELLED);

@@ -72,6 +72,12 @@ void nst_request_join(nst_request *request, nst_request *group);
 /* Attempts once; done, or left waiting in waits_in. */
 void nst_request_try(nst_request *request);
 void nst_request_finish(nst_request *request, nst_error error);
+/* Begins to wait for it, under a number by which Lua is to be told; what is no command is armed anew. false: it is
+** done.
+** *before: the number that is not told any more, 0: none. */
+bool nst_request_await(nst_request *request, unsigned watcher, unsigned *before);
+/* The same for a request that is under way; 0: nobody waits any more. */
+bool nst_request_watch(nst_request *request, unsigned watcher, unsigned *before);
 /* false when it was done already. */
 bool nst_request_cancel(nst_request *request);
 /* Attempts those that wait in the list, in order, until one must go on waiting. */

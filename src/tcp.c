@@ -318,11 +318,18 @@ size_t nst_tcp_find_newline(const nst_tcp *tcp) {
   return 0;
 }
 
+bool nst_tcp_announces(const nst_tcp *tcp, size_t length) {
+  return tcp->reads + 1 >= READS_AT_MOST ||
+         tcp->unannounced + length >= tcp->socket.stack->config.tcp_buffer_size / 8;
+}
+
 bool nst_tcp_consume(nst_tcp *tcp, size_t length) {
+  bool announces = nst_tcp_announces(tcp, length);
   tcp->received_length -= length;
   tcp->consumed += length;
   tcp->unannounced += length;
-  return ++tcp->reads >= READS_AT_MOST || tcp->unannounced >= tcp->socket.stack->config.tcp_buffer_size / 8;
+  tcp->reads++;
+  return announces;
 }
 
 void nst_tcp_drop_received(nst_tcp *tcp, bool free_pbufs) {

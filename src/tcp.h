@@ -107,6 +107,8 @@ size_t nst_tcp_find_newline(const nst_tcp *tcp);
 ** true when that should not wait (nst_tcp_announce). Needs no entering.
 */
 bool nst_tcp_consume(nst_tcp *tcp, size_t length);
+/* Whether it would say so. */
+bool nst_tcp_announces(const nst_tcp *tcp, size_t length);
 nst_error nst_tcp_shutdown(nst_tcp *tcp, bool receive, bool send);
 void nst_tcp_close(nst_tcp *tcp);
 void nst_tcp_abort(nst_tcp *tcp);

@@ -8,12 +8,13 @@
 -- @module netstack.driver
 
 local core = require "netstack.core"
+local direct = require "netstack.direct"
 local loops = require "netstack.loop"
 local scheduler = require "netstack.scheduler"
 local waiters = require "netstack.waiter"
 
 local outside, read_clock = scheduler.outside, loops.clock
-local core_bell, core_step = core.bell, core.step
+local core_bell, core_step, look = direct.bell, direct.step, direct.look
 local await_ticket, collect, expire = waiters.await_ticket, waiters.collect, waiters.expire
 local error = error
 local huge, min = math.huge, math.min
@@ -84,19 +85,27 @@ local function step(loop)
 end
 
 --- Drives the stacks. For the loop to call when the bell rings; it then rings again when it is to be called next.
--- Raises what a callback raised.
 -- @treturn number|nil seconds until then; nil: when something gives the stacks work
-function M.turn()
+-- @treturn boolean|nil whether a callback raised
+-- @return what it raised
+function M.try_turn()
   if scheduler.run_id() then return nil end -- which drives them itself
   local loop = outside()
-  core.wait_io(0)
+  look()
   local more = step(loop)
-  local raises, err = failed, failure
+  local raised, err = failed, failure
   failed, failure = false, nil
-  local at = rest(loop, raises or more)
+  local at = rest(loop, raised or more)
   expected = at or huge
-  if raises then error(err, 0) end
-  return at and at - read_clock(loop)
+  return at and at - read_clock(loop), raised, err
+end
+
+--- The same; raises what a callback raised.
+-- @treturn number|nil seconds
+function M.turn()
+  local delay, raised, err = M.try_turn()
+  if raised then error(err, 0) end
+  return delay
 end
 
 --- Has the bell ring now.
@@ -141,30 +150,29 @@ end
 
 --- Ends a wait whose coroutine is gone.
 function M.drop(waiter)
-  if waiter.waits then waiters.disarm(waiter.guest_of, waiter) end
+  if waiter.waits then
+    waiters.disarm(waiter.guest_of, waiter)
+    waiters.leave_timers(waiter.guest_of, waiter)
+  end
   go_on(waiter)
 end
 
--- The function for `netstack.waiting`.
-local function wait(ticket, deadline)
-  if scheduler.run_id() then return scheduler.wait(ticket, deadline, nil, true) end
+--- Waits for a ticket in a coroutine that the adapter can have wait.
+-- @tparam userdata ticket
+-- @tparam ?number deadline of the monotonic clock
+-- @treturn integer|nil 1
+-- @treturn string "timeout", or what `dismiss` was told
+function M.await(ticket, deadline)
   local loop = outside()
   if deadline then deadline = deadline - loop.base end
-  local can, refusal = adapter.can_park()
-  if not can and not refusal then return scheduler.wait(ticket, deadline, nil, true) end
   local more = false
-  if refusal or (not quiet and (woken == 0 or expected > 0)) then more = step(loop) end
-  if refusal then
-    hurry(loop, more)
-    if ticket:arm() then return 1 end
-    return nil, refusal
-  end
+  if not quiet and (woken == 0 or expected > 0) then more = step(loop) end
   local waiter
   if count > 0 then
     waiter, spare[count], count = spare[count], nil, count - 1
   else
     waiter = waiters.fields { unpark = false, guest_of = false, woken = false }
-    waiter.unpark = adapter.unpark
+    waiter.unpark, waiter.stays = adapter.unpark, true
   end
   waiters.take_id(waiter)
   local ok, err
@@ -175,7 +183,8 @@ local function wait(ticket, deadline)
   else
     loop.guests, waiter.guest_of, idle_since = loop.guests + 1, loop, nil
     if expected > 0 and (not quiet or (deadline and deadline < expected)) then hurry(loop, more) end
-    repeat adapter.park(waiter) until not waiter.waits
+    adapter.park(waiter)
+    while waiter.waits do adapter.park(waiter) end
     go_on(waiter)
     ok, err = waiter.ok or nil, waiter.err or nil
   end
@@ -184,12 +193,25 @@ local function wait(ticket, deadline)
   return ok, err
 end
 
+-- The function for `netstack.waiting`.
+local function wait(ticket, deadline)
+  if scheduler.run_id() then return scheduler.wait(ticket, deadline, nil, true) end
+  local can, refusal = adapter.can_park()
+  if can then return M.await(ticket, deadline) end
+  local loop = outside()
+  if not refusal then return scheduler.wait(ticket, deadline and deadline - loop.base, nil, true) end
+  hurry(loop, step(loop))
+  if ticket:arm() then return 1 end
+  return nil, refusal
+end
+
 --- What waits without a coroutine, again and again; it does not count as one that the loop is needed for.
 -- @tparam function fn called once for each `watch`, when stacks are driven, which it must not do; with 1, or with nil
 -- and "timeout"
 -- @treturn table for `watch` and `unwatch`
 function M.watcher(fn)
   local waiter = waiters.fields { position = 0, watched_in = false }
+  waiter.stays = true
   waiter.unpark = function()
     waiters.give_id(waiter)
     fn(waiter.ok or nil, waiter.err or nil)
@@ -222,6 +244,12 @@ function M.unwatch(waiter)
   local pending = waiters.disarm(waiter.watched_in, waiter)
   waiters.give_id(waiter)
   return pending
+end
+
+--- Takes it back for good: nothing keeps the waiter any more.
+function M.forget(waiter)
+  M.unwatch(waiter)
+  if waiter.watched_in then waiters.leave_timers(waiter.watched_in, waiter) end
 end
 
 --- Ends the waits of all coroutines.
@@ -257,7 +285,7 @@ end
 --- Whether nothing comes by itself that anybody may wait for: no timer runs but those of connections in TIME-WAIT.
 -- @treturn boolean
 function M.is_quiet()
-  return not outside().timers[1] and core.only_time_wait()
+  return not waiters.first(outside()) and core.only_time_wait()
 end
 
 --- An adapter without the descriptor will not call `turn` until it is rung for.

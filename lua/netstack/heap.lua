@@ -79,7 +79,9 @@ function M.push(heap, item, key)
   local n, order = heap.n + 1, heap.pushed + 1
   heap.n, heap.pushed = n, order
   item.key, item.order = key, order
-  sift_up(heap, item, n)
+  local parent = heap[floor(n / 2)]
+  if parent and not before(parent, key, order) then return sift_up(heap, item, n) end
+  heap[n], item.position = item, n -- nearly always: most deadlines are later than those that were set before
 end
 
 --- The first item, which stays where it is.

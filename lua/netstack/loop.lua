@@ -7,13 +7,14 @@
 -- @module netstack.loop
 
 local core = require "netstack.core"
+local direct = require "netstack.direct"
 local heap = require "netstack.heap"
 local monotonic = require "netstack.monotonic"
 local protected = require "netstack.protected"
 local report = require "netstack.report"
 local waiters = require "netstack.waiter"
 
-local core_step = core.step
+local core_step = direct.step
 local collect, disarm, expire, make_ready, wake = waiters.collect, waiters.disarm, waiters.expire, waiters.make_ready,
   waiters.wake
 local give_id, take = waiters.give_id, waiters.take
@@ -228,7 +229,7 @@ end
 -- Moves time to the next event, or waits for it. Returns why that is not possible: "deadlock" or "timeout".
 local function advance(loop, next)
   adapt(loop)
-  local timer, limit = loop.timers[1], loop.limit
+  local timer, limit = waiters.first(loop), loop.limit
   local target = next
   if timer and (not target or timer.key < target) then target = timer.key end
   if not next and not loop.first and only_observers(loop.timers) then

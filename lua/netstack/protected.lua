@@ -61,7 +61,7 @@ end
 -- @treturn boolean
 if isyieldable then
   function M.can_yield(thread)
-    return running() == thread and isyieldable()
+    return running() == thread and (isyieldable())
   end
 elseif M.lua51 then
   function M.can_yield(thread)

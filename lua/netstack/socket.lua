@@ -14,6 +14,22 @@ local M = {
   made = false, -- called with each new socket
 }
 
+--- The ticket that is answered when the socket can be read or written.
+-- @tparam table self
+-- @tparam string side "read" or "write"
+-- @treturn userdata|nil
+-- @treturn string "closed", "no memory"
+local function ticket_of(self, side)
+  local ticket = self[side]
+  if ticket then return ticket end
+  local err
+  ticket, err = core.wait_ticket(self.handle, side)
+  if not ticket then return nil, err end
+  self[side] = ticket
+  return ticket
+end
+M.ticket_of = ticket_of
+
 --- Waits until the socket can be read or written; the caller then tries again.
 -- @tparam table self
 -- @tparam string side "read" or "write"
@@ -22,13 +38,8 @@ local M = {
 -- @treturn integer|nil 1
 -- @treturn string "timeout", ...
 function M.wait_for(self, side, limit, what)
-  local ticket = self[side]
-  if not ticket then
-    local err
-    ticket, err = core.wait_ticket(self.handle, side)
-    if not ticket then return nil, err end
-    self[side] = ticket
-  end
+  local ticket, why = ticket_of(self, side)
+  if not ticket then return nil, why end
   local ok, err = wait(ticket, limit, what)
   if ok and self.aborted then return nil, "connection aborted" end
   return ok, err

@@ -4,6 +4,7 @@
 
 local check = require "netstack.check"
 local core = require "netstack.core"
+local direct = require "netstack.direct"
 local scheduler = require "netstack.scheduler"
 local sockets = require "netstack.socket"
 
@@ -14,8 +15,7 @@ local concat, type, error, tonumber = table.concat, type, error, tonumber
 ---@class netstack.tcp: netstack.socket
 local Tcp = {}
 local handle_methods = core.classes.tcp
-local try_send, try_receive, try_receive_line = handle_methods.try_send, handle_methods.try_receive,
-  handle_methods.try_receive_line
+local try_send, try_receive, try_receive_line = direct.try_send, direct.try_receive, direct.try_receive_line
 local try_accept, try_connect, try_connected = handle_methods.try_accept, handle_methods.try_connect,
   handle_methods.try_connected
 

@@ -5,16 +5,20 @@
 -- place in `loop.timers`. A wake removes all traces of that and queues the waiter; `ok` and `err` are then what its
 -- wait returns.
 --
+-- Coroutines of loops that are not ours wait again and again, each time for much less than they may. Their waiters
+-- *stay*: they keep their place in the timers when a wait is over, and by the next one's time the place is at most too
+-- early. It is put right when its time has come (`first`). `due` is the deadline of such a waiter.
+--
 -- Fields that come and go are false, not nil, while they are gone: a table that loses keys and gets others is rebuilt
 -- again and again.
 -- @module netstack.waiter
 
-local core = require "netstack.core"
+local direct = require "netstack.direct"
 local heap = require "netstack.heap"
 local report = require "netstack.report"
 
-local core_await, core_ready, core_watch = core.await, core.ready, core.watch
-local push, remove = heap.push, heap.remove
+local core_ready, core_await, core_watch = direct.ready, direct.await, direct.watch
+local push, remove, update = heap.push, heap.remove, heap.update
 local SLEEP = report.SLEEP
 local huge = math.huge
 
@@ -65,9 +69,54 @@ function M.fields(waiter)
   waiter.waits, waiter.ticket, waiter.target = false, false, false
   waiter.ok, waiter.err, waiter.link, waiter.pushed = false, false, false, 0
   waiter.over, waiter.in_place, waiter.thread = false, false, waiter.thread or false
+  waiter.stays, waiter.due = false, false
   waiter.unpark = false -- of a coroutine of a loop that is not ours: has it go on
   return waiter
 end
+
+-- Begins to wait for a deadline, if there is one.
+local function set_timer(loop, waiter, deadline)
+  if not deadline or deadline >= huge then return end
+  local timers = loop.timers
+  if not waiter.stays then return push(timers, waiter, deadline) end
+  waiter.due = deadline
+  if timers[waiter.position] ~= waiter then -- in no timers, or in those of a loop that is no more
+    waiter.position = 0
+    push(timers, waiter, deadline)
+  elseif deadline < waiter.key then
+    update(timers, waiter, deadline)
+  end
+end
+
+local function stop_timer(loop, waiter)
+  if waiter.stays then
+    waiter.due = false
+  elseif waiter.position ~= 0 then
+    remove(loop.timers, waiter)
+  end
+end
+
+--- Takes a waiter that will not wait again out of the timers.
+-- @tparam table loop
+-- @tparam table waiter
+function M.leave_timers(loop, waiter)
+  waiter.due = false
+  if waiter.position ~= 0 then remove(loop.timers, waiter) end
+end
+
+--- The waiter whose deadline is the first.
+-- @tparam table loop
+-- @treturn table|nil
+local function first(loop)
+  local timers = loop.timers
+  local waiter = timers[1]
+  while waiter and waiter.stays and waiter.due ~= waiter.key do
+    if waiter.due then update(timers, waiter, waiter.due) else remove(timers, waiter) end
+    waiter = timers[1]
+  end
+  return waiter
+end
+M.first = first
 
 --- Makes a waiter ready, last in the order.
 -- @tparam table loop
@@ -89,7 +138,7 @@ M.make_ready = make_ready
 local function wake(loop, waiter, ok, err)
   waiter.ok, waiter.err = ok, err or false
   waiter.waits, waiter.ticket, waiter.target = false, false, false
-  if waiter.position ~= 0 then remove(loop.timers, waiter) end
+  stop_timer(loop, waiter)
   if waiter.unpark then return waiter.unpark(waiter) end
   make_ready(loop, waiter)
 end
@@ -132,7 +181,7 @@ end
 -- @treturn boolean false when its ticket was done
 local function disarm(loop, waiter)
   local pending = true
-  if waiter.position ~= 0 then remove(loop.timers, waiter) end
+  stop_timer(loop, waiter)
   if waiter.ticket then pending = unwatch(loop, waiter) end
   if waiter.target then unjoin(waiter) end
   waiter.waits = false
@@ -143,7 +192,7 @@ M.disarm = disarm
 -- What a waiter waits for, and until when.
 local function arm(loop, waiter, what, deadline)
   waiter.waits = what
-  if deadline and deadline < huge then push(loop.timers, waiter, deadline) end
+  set_timer(loop, waiter, deadline)
 end
 
 --- Arms a waiter on a ticket.
@@ -164,7 +213,7 @@ function M.await_ticket(loop, waiter, ticket, deadline, what, thread)
     loop.also[id] = previous
   end
   waiter.ticket, waiter.waits = ticket, what or ticket
-  if deadline and deadline < huge then push(loop.timers, waiter, deadline) end
+  set_timer(loop, waiter, deadline)
 end
 
 --- Arms a waiter on the clock.
@@ -234,15 +283,14 @@ end
 -- @tparam number time
 -- @tparam boolean all or only the first of them
 function M.expire(loop, time, all)
-  local timers = loop.timers
-  local waiter = timers[1]
+  local waiter = first(loop)
   while waiter and waiter.key <= time do
     if waiter.waits == SLEEP or not disarm(loop, waiter) then
       wake(loop, waiter, 1)
     else
       wake(loop, waiter, nil, "timeout")
     end
-    waiter = all and timers[1]
+    waiter = all and first(loop)
   end
 end
 

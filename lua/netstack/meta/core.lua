@@ -37,7 +37,7 @@ function core.first_of(tickets) end
 function core.ready() end
 
 ---Drives, flushes, and tells who is to be woken first: what a scheduler does in each round, in one call.
----@param now number seconds since the run began
+---@param now ?number seconds since the run began; nil: they have been driven already
 ---@param protected? boolean whether what a function of the user's raises is a result
 ---@return integer|nil # as from `ready`
 ---@return boolean # whether there is more to do before time goes on
@@ -123,6 +123,7 @@ function core.notice() end
 
 ---Whether the caller can yield.
 ---@return boolean|nil # nil: Lua cannot tell (before 5.3, but LuaJIT can)
+---@return thread|nil # the caller
 function core.is_yieldable() end
 
 ---Whether a standard stream is a terminal.
@@ -177,6 +178,13 @@ function core.device(mtu, medium, transmit, checksum) end
 ---@return string|nil # "permission denied", "not supported", "address already in use", "address not available" (the namespace), "closed" (fd), "full" (descriptors), "no memory"
 ---@return string|nil # what to do about it
 function core.tun(name, mode, mtu, netns, fd, offload) end
+
+---What LuaJIT calls through its FFI.
+---@return lightuserdata # the functions, as netstack.direct declares them
+---@return lightuserdata # what tells that a userdata is a TCP handle of this Lua state
+---@return lightuserdata # or a ticket
+---@return lightuserdata # the hub of this Lua state
+function core.direct() end
 
 ---Joins a device to a stack.
 ---@param stack netstack.stack
