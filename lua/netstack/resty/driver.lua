@@ -16,7 +16,7 @@ local weak_list = require "netstack.resty.weak_list"
 
 local ngx = ngx -- luacheck: ignore 113
 local get_phase, now, sleep, timer_at = ngx.get_phase, ngx.now, ngx.sleep, ngx.timer.at
-local is_yieldable = core.is_yieldable
+local await, try_turn, is_yieldable = driver.await, driver.try_turn, core.is_yieldable
 local ceil, max, min = math.ceil, math.max, math.min
 
 -- Seconds. A busy worker looks at its descriptors at least so often.
@@ -117,21 +117,18 @@ end
 
 -- Turns the stacks until nothing is left to do at this time. Returns the seconds until there is; nil: not by itself.
 local function turn()
-  local ok, delay
-  repeat
+  signalled = false
+  local delay, raised, err = try_turn()
+  while raised or (delay and delay <= 0) do
+    if raised then ngx.log(ngx.ERR, "netstack: ", tostring(err)) end
+    breathe()
     signalled = false
-    ok, delay = pcall(driver.turn)
-    if not ok then
-      ngx.log(ngx.ERR, "netstack: ", tostring(delay)) -- what a callback raised
-      delay = 0
-    end
-    if delay and delay <= 0 then breathe() end
-  until not delay or delay > 0
+    delay, raised, err = try_turn()
+  end
   return delay
 end
 
-local function drive(premature)
-  running = true
+local function go_on(premature)
   if premature or ngx.worker.exiting() then leave() elseif not watching then set_watch(FIRST_WATCH) end
   while true do
     owners.reap()
@@ -157,7 +154,17 @@ local function drive(premature)
     bell:wait(delay and max(ceil(delay * 1000) / 1000, BREATH) or FOREVER)
     breathe()
   end
+end
+
+-- The driver's coroutine. Where memory is short it may fail; others wait for it.
+local function drive(premature)
+  running = true
+  local ok, err = pcall(go_on, premature)
   running = false
+  if not ok then
+    ngx.log(ngx.ERR, "netstack: ", tostring(err))
+    running = timer_at(BREATH, drive) and true or false
+  end
 end
 
 --- Has the stacks driven soon. Callable wherever Lua code runs, but when nginx reads its configuration.
@@ -178,10 +185,23 @@ local adapter = {
     "what runs, a lab for one, belongs in a Lua state of its own: ngx.run_worker_thread, with a thread_pool",
 }
 
---- Whether the caller could wait.
--- @treturn boolean
+--- The caller, if it could wait.
+-- @treturn thread|nil
 function M.can_wait()
-  return YIELDABLE[get_phase()] and is_yieldable() or false
+  if not YIELDABLE[get_phase()] then return nil end
+  local yields, thread = is_yieldable()
+  return yields and thread or nil
+end
+
+--- Has the caller wait, which can, for a ticket.
+-- @tparam userdata ticket
+-- @tparam ?number deadline of the monotonic clock
+-- @treturn integer|nil 1
+-- @treturn string "timeout", "closed" (the worker exits)
+function M.await(ticket, deadline)
+  if left then return nil, "closed" end
+  breathe()
+  return await(ticket, deadline)
 end
 
 function adapter.can_park()

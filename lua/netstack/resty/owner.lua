@@ -40,7 +40,7 @@ local post = cast("int (*)(void *, int)", C.ngx_http_lua_ffi_sema_post)
 local semaphore -- the driver's
 local left = 0 -- objects that have an owner
 -- Records to be used again: most requests have one socket, and making all this for it would be half of the work.
-local spare, SPARE = {}, 256
+local spare, spares, SPARE = {}, 0, 256
 
 --- Has a semaphore of nginx's posted when a request ends that leaves objects behind.
 function M.tell(to) semaphore = to.sem end
@@ -72,8 +72,12 @@ end
 local function new_record(request, key)
   local cleanup = C.ngx_http_cleanup_add(request, 0)
   if cleanup == nil then return nil end
-  local record = spare[#spare]
-  if record then spare[#spare] = nil else record = new() end
+  local record
+  if spares > 0 then
+    record, spare[spares], spares = spare[spares], nil, spares - 1
+  else
+    record = new()
+  end
   local notice = record.notice
   notice.given, notice.wanted = 0, 0
   notice.ended, notice.request, notice.post, notice.semaphore = ended, key, post, semaphore
@@ -134,7 +138,10 @@ function M.reap()
       if object and object.owner == record then M.release(object) end
       if not object then compact(record) end
     end
-    if #spare < SPARE then spare[#spare + 1] = record end
+    if spares < SPARE then
+      spares = spares + 1
+      spare[spares] = record
+    end
   end
 end
 

@@ -57,7 +57,7 @@ end
 
 --- A lease, of a connection that was made outside the pool.
 function Pool:lease()
-  local lease = { entry = false } -- in the queue
+  local lease = { pool = self, entry = false } -- in the queue
   self.leases[lease] = true
   self.count = self.count + 1
   return lease
@@ -111,6 +111,9 @@ function Pool:admit(item)
   return false
 end
 
+--- The connection of an item is not kept again.
+function M.forget(item) driver.forget(item.watcher) end
+
 local drop
 
 --- Gives a lease back: its connection is closed, or will not be made.
@@ -135,7 +138,7 @@ function drop(pool, item)
   for i, other in ipairs(pool.idle) do
     if other == item then remove(pool.idle, i) break end
   end
-  driver.unwatch(item.watcher)
+  M.forget(item)
   item.socket:close()
   pool:give(item.lease)
 end
@@ -162,14 +165,15 @@ end
 -- @treturn table|nil item
 function Pool:take()
   local idle = self.idle
-  while idle[1] do
-    local item = idle[#idle]
-    if driver.unwatch(item.watcher) then
-      idle[#idle] = nil
-      return item
-    end
+  local last = #idle
+  local item = idle[last]
+  while item and not driver.unwatch(item.watcher) do
     drop(self, item)
+    last = #idle
+    item = idle[last]
   end
+  if item then idle[last] = nil end
+  return item
 end
 
 --- Keeps a connection until it is taken, its time is over, or its peer says anything. Who waits for one gets it.
@@ -186,8 +190,12 @@ function Pool:put(item, lease, timeout)
     return true
   end
   local idle = self.idle
-  if #idle >= self.size then drop(self, idle[1]) end
-  idle[#idle + 1] = item
+  local count = #idle
+  if count >= self.size then
+    drop(self, idle[1])
+    count = #idle
+  end
+  idle[count + 1] = item
   return true
 end
 

@@ -3,16 +3,16 @@
 
 local check = require "netstack.check"
 local common = require "netstack.resty.socket"
-local core = require "netstack.core"
+local direct = require "netstack.direct"
 local errors = require "netstack.resty.errors"
 local scheduler = require "netstack.scheduler"
-local sockets = require "netstack.socket"
+local worker = require "netstack.resty.driver"
 
-local deadline, wait_for = scheduler.deadline, sockets.wait_for
-local try_receive, try_receive_line = core.classes.tcp.try_receive, core.classes.tcp.try_receive_line
+local deadline, can_wait, wait = scheduler.deadline, worker.can_wait, common.wait
+local try_receive, try_receive_line = direct.try_receive, direct.try_receive_line
 local byte, find, gsub, sub = string.byte, string.find, string.gsub, string.sub
 local concat, min = table.concat, math.min
-local running, tonumber, tostring, type = coroutine.running, tonumber, tostring, type
+local tonumber, tostring, type = tonumber, tostring, type
 local text = errors.text
 
 local RETURN = byte "\r"
@@ -23,24 +23,30 @@ local M = {}
 local Tcp = {}
 local metatable, may_read, no_more -- told by the class
 
+-- LuaJIT compiles no function through a loop within it: what is done for each message meets one only when it has to be
+-- gone through.
+
 -- What comes next: what `try` takes, once there is something. Its other result is the error when there is no data.
 local function take(self, try, max)
   local socket = self.socket
   local data, more = try(socket.handle, max)
   if data or more ~= "wouldblock" then return data, more end
-  self.reading = running()
+  local thread = can_wait()
+  self.reading = thread or false
   local limit = deadline(self.read_timeout)
-  repeat
-    local ok, err = wait_for(socket, "read", limit, "receive")
+  local ok, err = wait(socket, "read", limit, thread)
+  if ok then data, more = try(socket.handle, max) else more = err end
+  while not data and more == "wouldblock" do -- it was woken for nothing
+    ok, err = wait(socket, "read", limit, thread)
     if ok then data, more = try(socket.handle, max) else more = err end
-  until data or more ~= "wouldblock"
+  end
   self.reading = false
   return data, more
 end
 
 local function take_rest(self)
   local rest = self.rest
-  self.rest = ""
+  if rest ~= "" then self.rest = "" end
   return rest
 end
 
@@ -83,29 +89,36 @@ local function receive_all(self)
 end
 
 local function without_returns(line)
-  if byte(line, -1) == RETURN then line = sub(line, 1, -2) end -- compiled, which gsub is not
-  return find(line, "\r", 1, true) and gsub(line, "\r", "") or line
+  if byte(line, -1) == RETURN then line = sub(line, 1, -2) end
+  if find(line, "\r", 1, true) then return (gsub(line, "\r", "")) end -- is never compiled
+  return line
+end
+
+-- The rest of a line of which some was received.
+local function receive_rest_of_line(self, beginning)
+  local parts, n = { without_returns(beginning) }, 1
+  while true do
+    local data, ended = take(self, try_receive_line)
+    if not data then return fail(self, ended, parts, n) end
+    n = n + 1
+    parts[n] = without_returns(ended and sub(data, 1, -2) or data)
+    if ended then return concat(parts, "", 1, n) end
+  end
 end
 
 -- Lines end at a newline; carriage returns are nothing, wherever they are.
 local function receive_line(self)
-  local rest = take_rest(self)
-  local at = find(rest, "\n", 1, true)
-  if at then
-    self.rest = sub(rest, at + 1)
-    return (gsub(sub(rest, 1, at - 1), "\r", ""))
+  local rest = self.rest
+  if rest ~= "" then
+    local at = find(rest, "\n", 1, true)
+    self.rest = at and sub(rest, at + 1) or ""
+    if at then return without_returns(sub(rest, 1, at - 1)) end
+    return receive_rest_of_line(self, rest)
   end
-  local parts, n
-  if rest ~= "" then parts, n = { without_returns(rest) }, 1 end
-  while true do
-    local data, ended = take(self, try_receive_line)
-    if not data then return fail(self, ended, parts or {}, n or 0) end
-    data = without_returns(ended and sub(data, 1, -2) or data)
-    if not parts and ended then return data end -- nearly always
-    parts, n = parts or {}, (n or 0) + 1
-    parts[n] = data
-    if ended then return concat(parts, "", 1, n) end
-  end
+  local data, ended = take(self, try_receive_line)
+  if not data then return fail(self, ended, {}, 0) end
+  if not ended then return receive_rest_of_line(self, data) end
+  return without_returns(sub(data, 1, -2))
 end
 
 -- How many bytes at the end of a text may be the beginning of a pattern.

@@ -3,8 +3,11 @@
 
 local check = require "netstack.check"
 local core = require "netstack.core"
+local sockets = require "netstack.socket"
+local worker = require "netstack.resty.driver"
 
 local byte, concat, floor, status = string.byte, table.concat, math.floor, coroutine.status
+local ticket_of, wait_for, await = sockets.ticket_of, sockets.wait_for, worker.await
 local error, pairs, tostring, type = error, pairs, tostring, type
 
 --- Seconds, of each kind of timeout, when none is set.
@@ -79,6 +82,20 @@ function M.text(data)
   if type(data) == "string" then return data end
   local parts = {}
   return concat(parts, "", 1, add(parts, 0, data))
+end
+
+--- Waits until a socket of a stack can be read or written; the caller then tries again.
+-- @tparam table socket
+-- @tparam string side "read" or "write"
+-- @tparam ?number limit of the monotonic clock
+-- @tparam ?thread thread the caller; nil: it cannot wait
+-- @treturn integer|nil 1
+-- @treturn string "timeout", "closed", "not supported"
+function M.wait(socket, side, limit, thread)
+  if not thread then return wait_for(socket, side, limit) end -- which has the stacks driven, and refuses
+  local ticket, err = ticket_of(socket, side)
+  if not ticket then return nil, err end
+  return await(ticket, limit)
 end
 
 --- Whether the coroutine that was noted down as the one that waits still does: nginx may have dropped it.

@@ -17,10 +17,10 @@ local sockets = require "netstack.socket"
 local tcp = require "netstack.tcp"
 local worker = require "netstack.resty.driver"
 
-local deadline, wait_for, waits = scheduler.deadline, sockets.wait_for, common.waits
+local deadline, wait, waits = scheduler.deadline, common.wait, common.waits
 local hold, let_go = driver.hold, driver.let_go
-local try_send = core.classes.tcp.try_send
-local running, setmetatable, tostring, type = coroutine.running, setmetatable, tostring, type
+local try_send = require("netstack.direct").try_send
+local setmetatable, tostring, type = setmetatable, tostring, type
 local text = errors.text
 
 -- As nginx has them when nothing is configured.
@@ -38,7 +38,11 @@ local metatable = {
   __tostring = function(self) return self.socket and tostring(self.socket) or "tcp (closed)" end,
 }
 
--- What many sockets never set is the class's.
+-- What many sockets never set is the class's: there is one for each request, and eight fields take half of the room of
+-- nine.
+Tcp.attempt = false -- a socket that is being connected
+Tcp.rest = "" -- received and not handed out yet
+Tcp.name = false -- of the pool that is made when the connection is kept
 Tcp.read_closed, Tcp.write_closed = false, false
 Tcp.writing = false -- the coroutine that waits
 Tcp.host, Tcp.port = false, false -- to bind to
@@ -48,11 +52,8 @@ local function new(stack, socket)
   local self = {
     stack = sockets.weak(stack),
     socket = socket, -- false: there is none, or it is closed
-    attempt = false, -- one that is being connected
-    rest = "", -- received and not handed out yet
     connecting = false, reading = false, -- the coroutine that waits
-    name = false, -- of the pool
-    pool = false, lease = false, -- when a pool counts the connection
+    lease = false, -- when a pool counts the connection
     item = false, -- when it was in a pool
     owner = false, place = 0,
   }
@@ -78,9 +79,11 @@ local function busy(self, read, write)
 end
 
 local function close(self)
-  local socket, attempt, pool = self.socket, self.attempt, self.pool
+  local socket, attempt, lease = self.socket, self.attempt, self.lease
   owners.release(self)
-  self.socket, self.item, self.rest = false, false, ""
+  if self.item then pools.forget(self.item) end
+  self.socket, self.item, self.lease = false, false, false
+  if self.rest ~= "" then self.rest = "" end
   if self.read_closed then self.read_closed = false end
   if self.write_closed then self.write_closed = false end
   if socket then
@@ -91,10 +94,7 @@ local function close(self)
     self.attempt = false
     attempt:abort()
   end
-  if pool then
-    self.pool = false
-    pool:give(self.lease)
-  end
+  if lease then lease.pool:give(lease) end
 end
 
 local function is_open(self)
@@ -102,7 +102,8 @@ local function is_open(self)
 end
 
 local function close_reading(self)
-  self.read_closed, self.rest = true, ""
+  self.read_closed = true
+  if self.rest ~= "" then self.rest = "" end
   if self.write_closed then close(self) end
 end
 
@@ -139,15 +140,27 @@ local function option_of(options, name, least)
   return value
 end
 
+-- The name of a pool that was given none. Most connections are to where the last one was, and to make a string of a
+-- number costs as much as all that a pool does.
+local last_host, last_port, last_name
+local function usual_name(host, port)
+  if host ~= last_host or port ~= last_port then
+    last_host, last_port, last_name = host, port, host .. ":" .. port
+  end
+  return last_name
+end
+
 -- The pool that a connection counts in, and its name: a connection that no pool is made for may still be kept in one.
 local function choose_pool(stack, host, port, options)
-  if type(options) ~= "table" then options = {} end
-  local size, backlog = option_of(options, "pool_size", 1), option_of(options, "backlog", 0)
-  local name = options.pool
-  if name ~= nil and type(name) ~= "string" and type(name) ~= "number" then
-    check.bad(3, "connect", 'bad "pool" option type: ' .. type(name))
+  local size, backlog, name
+  if type(options) == "table" then
+    size, backlog = option_of(options, "pool_size", 1), option_of(options, "backlog", 0)
+    name = options.pool
+    if name ~= nil and type(name) ~= "string" and type(name) ~= "number" then
+      check.bad(3, "connect", 'bad "pool" option type: ' .. type(name))
+    end
   end
-  name = tostring(name or host .. ":" .. port)
+  name = name and tostring(name) or usual_name(host, port)
   if size or backlog then return name, pools.open(stack, name, size or POOL_SIZE, backlog) end
   return name, pools.find(stack, name)
 end
@@ -181,13 +194,13 @@ local function connect(self, stack, host, port, pool)
   if not item then
     local lease, err = pool:apply()
     if not lease then return nil, err end
-    self.pool, self.lease = pool, lease
+    self.lease = lease
     local ok
     ok, item = pool:wait(lease, self.connect_timeout)
     if not ok then return nil, item end
     if not item then return dial(self, stack, host, port) end
   end
-  self.socket, self.pool, self.lease, self.item = item.socket, pool, item.lease, item
+  self.socket, self.lease, self.item = item.socket, item.lease, item
   return 1
 end
 
@@ -219,10 +232,11 @@ function Tcp:connect(host, port, options)
   local started
   started, err = worker.start(stack)
   if not started then return nil, err end
-  if not worker.can_wait() then return nil, "not supported" end
-  local pool
-  self.name, pool = choose_pool(stack, host, number, options)
-  self.connecting = running()
+  local thread = worker.can_wait()
+  if not thread then return nil, "not supported" end
+  local name, pool = choose_pool(stack, host, number, options)
+  if not pool then self.name = name end
+  self.connecting = thread
   local ok
   ok, err = connect(self, stack, host, number, pool)
   self.connecting = false
@@ -251,11 +265,12 @@ function Tcp:send(data)
   let_go()
   if last then return last end
   if err == "wouldblock" then
-    self.writing = running()
+    local thread = worker.can_wait()
+    self.writing = thread or false
     local limit = deadline(self.send_timeout)
     repeat
       local ok
-      ok, err = wait_for(socket, "write", limit, "send")
+      ok, err = wait(socket, "write", limit, thread)
       if ok then
         local before = sent
         last, err, sent = try_send(socket.handle, data, sent + 1)
@@ -355,16 +370,16 @@ function Tcp:setkeepalive(timeout, size)
     return 1
   end
   local stack = self.stack.stack
-  if not self.name or not stack then return nil, self.name and "closed" or "key not found" end
-  local pool = self.pool or pools.open(stack, self.name, size or POOL_SIZE)
-  local lease = self.pool and self.lease or pool:lease()
+  if not stack then return nil, "closed" end
+  if not self.lease and not self.name then return nil, "key not found" end
+  local lease = self.lease or pools.open(stack, self.name, size or POOL_SIZE):lease()
   local item = self.item or pools.item(self.socket)
-  if not item or not pool:put(item, lease, time) then
-    self.pool, self.lease = pool, lease
+  if not item or not lease.pool:put(item, lease, time) then
+    self.lease = lease
     close(self)
     return nil, "connection in dubious state"
   end
-  self.socket, self.item, self.pool, self.lease = false, false, false, false
+  self.socket, self.item, self.lease = false, false, false
   owners.release(self)
   return 1
 end
