@@ -2,6 +2,7 @@
 local core = require "netstack.core"
 local direct = require "netstack.direct"
 local helper = require "spec.helper"
+local netns = require "spec.netns"
 local netstack = require "netstack"
 
 local methods = core.classes.tcp
@@ -83,6 +84,20 @@ describe("netstack.direct", function()
       assert.is_true(sent[3] > 1000 and sent[3] < 3000000)
       return sent, more, reset, closed, #stack:sockets()
     end)
+  end)
+
+  it("is loaded again with the other modules, by who wants them fresh", function()
+    local pipe = io.popen(netns.quote(netns.lua()) .. " -e " .. netns.quote [[
+      local first = require "netstack"
+      for name in pairs(package.loaded) do
+        if name:match "^netstack" then package.loaded[name] = nil end
+      end
+      local netstack = require "netstack"
+      local a = netstack.pair()
+      netstack.run(function() print(first ~= netstack, a:ping("10.0.0.2")) end)
+    ]] .. " 2>&1")
+    assert.matches("^true\t0", pipe:read("*a"))
+    pipe:close()
   end)
 
   it("raises what the core's functions raise", function()

@@ -23,6 +23,7 @@ function M.look() core.wait_io(0) end
 
 if not rawget(_G, "jit") then return M end
 
+local declare = require "netstack.declare"
 local ffi = require "ffi"
 
 local cast, text = ffi.cast, ffi.string
@@ -31,7 +32,7 @@ local try_send, try_receive, try_receive_line = M.try_send, M.try_receive, M.try
 local await, watch, step = M.await, M.watch, M.step
 
 -- As in src/lua_direct.c.
-ffi.cdef [[
+declare("netstack_direct", [[
 typedef struct netstack_stepped {
   unsigned id;
   bool more, others, calls;
@@ -47,7 +48,7 @@ typedef struct netstack_direct {
   double (*bell)(void *hub, double base, double at);
   void (*look)(void *hub);
 } netstack_direct;
-]]
+]])
 local INDIRECT, ANSWERED = -1, -2
 
 local functions, tcp, ticket_tag, hub = core.direct()

@@ -6,13 +6,14 @@ local core = require "netstack.core"
 
 if not rawget(_G, "jit") then return core.monotonic end
 
+local declare = require "netstack.declare"
 local ffi = require "ffi"
 
 -- Names of our own: others may have declared the kernel's in another way.
-ffi.cdef [[
+declare("struct netstack_timespec", [[
 struct netstack_timespec { long seconds, nanoseconds; };
 int netstack_clock_gettime(int clock, struct netstack_timespec *time) __asm__("clock_gettime");
-]]
+]])
 
 local C, CLOCK_MONOTONIC = ffi.C, 1 -- Linux's
 local time = ffi.new "struct netstack_timespec"

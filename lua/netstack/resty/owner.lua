@@ -5,6 +5,7 @@
 
 local base = require "resty.core.base"
 local core = require "netstack.core"
+local declare = require "netstack.declare"
 local ffi = require "ffi"
 
 local C, cast, max, setmetatable, tonumber = ffi.C, ffi.cast, math.max, setmetatable, tonumber
@@ -12,7 +13,7 @@ local get_request = base.get_request
 local address_type = ffi.typeof "uintptr_t"
 
 -- The first as in src/lua_core.c; the others are nginx's.
-ffi.cdef [[
+declare("netstack_notice", [[
 typedef struct netstack_notice {
   struct netstack_notice *next, **ended;
   int given;
@@ -27,7 +28,7 @@ typedef struct netstack_cleanup {
   struct netstack_cleanup *next;
 } netstack_cleanup;
 netstack_cleanup *ngx_http_cleanup_add(void *request, size_t size);
-]]
+]])
 
 local M = {}
 
