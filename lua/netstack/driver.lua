@@ -150,10 +150,8 @@ end
 
 --- Ends a wait whose coroutine is gone.
 function M.drop(waiter)
-  if waiter.waits then
-    waiters.disarm(waiter.guest_of, waiter)
-    waiters.leave_timers(waiter.guest_of, waiter)
-  end
+  if waiter.waits then waiters.disarm(waiter.guest_of, waiter) end
+  waiters.leave_timers(outside(), waiter)
   go_on(waiter)
 end
 
@@ -284,7 +282,7 @@ end
 
 --- Whether nothing comes by itself that anybody may wait for: no timer runs but those of connections in TIME-WAIT.
 -- @treturn boolean
-function M.is_quiet()
+function M.is_idle()
   return not waiters.first(outside()) and core.only_time_wait()
 end
 

@@ -147,7 +147,7 @@ local function go_on(premature)
       end
       if not needed and not signalled then break end
       delay = min(delay or rest, rest)
-    elseif not needed and not signalled and owners.count() == 0 and driver.is_quiet() and not keeps() then
+    elseif not needed and not signalled and owners.count() == 0 and driver.is_idle() and not keeps() then
       driver.pause()
       break
     end
