@@ -168,7 +168,7 @@ describe("netstack.cqueues", function()
       over = true
     end)
     run()
-    for n = 1, 2 do assert.matches(" 3 received", pings[n]:output()) end
+    for n = 1, 2 do netns.assert_answered(pings[n]:output(), 3) end
     stack:close()
   end)
 end)

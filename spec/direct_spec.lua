@@ -4,18 +4,14 @@ local direct = require "netstack.direct"
 local helper = require "spec.helper"
 local netns = require "spec.netns"
 local netstack = require "netstack"
+local packets = require "spec.packets"
 
 local methods = core.classes.tcp
+local failure = packets.failure
 local unpack = table.unpack or unpack -- luacheck: ignore 143
 
 local function results(...)
   return { n = select("#", ...), ... }
-end
-
-local function failure(fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  return err
 end
 
 describe("netstack.direct", function()

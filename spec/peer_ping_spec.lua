@@ -20,7 +20,9 @@ describe("ping", function()
         netstack.run(function()
           for _, size in ipairs(family.sizes) do
             local ping = namespace:start(("ping -n -c 2 -i 0.01 -w 5 -s %d %s"):format(size, family.stack))
-            local text = netns.assert_answered(ping, 2)
+            local status, text = ping:wait()
+            assert.equal(0, status, text)
+            netns.assert_answered(text, 2)
             assert.matches(("\n%d bytes from "):format(size + 8), text)
             assert.is_nil(text:find("wrong data", 1, true), text)
             local rtt, err = stack:ping(family.kernel, { size = math.min(size, 65000), timeout = 5 })
@@ -50,7 +52,9 @@ describe("ping", function()
       end
       for i = 1, 8 do
         tasks[i]:join()
-        netns.assert_answered(programs[i], 10)
+        local status, text = programs[i]:wait()
+        assert.equal(0, status, text)
+        netns.assert_answered(text, 10)
       end
     end)
   end)

@@ -107,7 +107,7 @@ describe("netstack.resty.join", function()
     end
     for _, one in ipairs(list) do
       for _, address in ipairs { one.v4, one.v6 } do
-        assert.matches(" 3 received", namespace:exec("ping -n -c 3 -i 0.02 -w 5 -s 1400 " .. address))
+        netns.assert_answered(namespace:exec("ping -n -c 3 -i 0.02 -w 5 -s 1400 " .. address), 3)
         one.pid = ask(address, "hello"):match("^hello from (%d+)\n$")
       end
     end

@@ -44,7 +44,9 @@ describe("netstack.tun", function()
       for _, family in ipairs(FAMILIES) do
         for _, size in ipairs { 56, 4000 } do -- the larger ones in fragments
           local program = namespace:start(("ping -n -c 5 -i 0.05 -w 5 -s %d %s"):format(size, family.stack))
-          netns.assert_answered(program, 5)
+          local status, text = program:wait()
+          assert.equal(0, status, text)
+          netns.assert_answered(text, 5)
           assert.is_true(assert(stack:ping(family.kernel, { size = size })) < 0.5)
         end
       end

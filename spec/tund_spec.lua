@@ -130,7 +130,7 @@ describe("netstack-tund", function()
         a:send(packet)
         assert.equal(packet, b:receive())
       end
-      local ping = namespace:start(("ping -n -c 3 -i 0.01 -w 5 %s"):format(family[1]))
+      local ping = namespace:start(("ping -n -c 3 -i 0.2 %s"):format(family[1]))
       for _ = 1, 3 do
         local v6 = family[1]:find(":", 1, true)
         a:send(packets.icmp(family[1], family[3], v6 and 129 or 0, 0, a:receive():sub(v6 and 45 or 25)))

@@ -115,7 +115,8 @@ function watch(premature, period)
   if running then set_watch(min(period * 2, LONGEST_WATCH)) else watching = false end
 end
 
--- Turns the stacks until nothing is left to do at this time. Returns the seconds until there is; nil: not by itself.
+-- Turns the stacks until nothing is left to do at this time: nearly always once, which LuaJIT compiles before a loop,
+-- but not in it. Returns the seconds until there is; nil: not by itself.
 local function turn()
   signalled = false
   local delay, raised, err = try_turn()

@@ -78,12 +78,17 @@ local function busy(self, read, write)
   if write and waits(self.writing) then return "socket busy writing" end
 end
 
+-- Only a socket that has some gets the field.
+local function drop_rest(self)
+  if self.rest ~= "" then self.rest = "" end
+end
+
 local function close(self)
   local socket, attempt, lease = self.socket, self.attempt, self.lease
   owners.release(self)
   if self.item then pools.forget(self.item) end
   self.socket, self.item, self.lease = false, false, false
-  if self.rest ~= "" then self.rest = "" end
+  drop_rest(self)
   if self.read_closed then self.read_closed = false end
   if self.write_closed then self.write_closed = false end
   if socket then
@@ -103,7 +108,7 @@ end
 
 local function close_reading(self)
   self.read_closed = true
-  if self.rest ~= "" then self.rest = "" end
+  drop_rest(self)
   if self.write_closed then close(self) end
 end
 
